@@ -1,0 +1,96 @@
+"""What travels through the video driver: frames in, results out."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a clip.
+
+    index:  position in the source in display order, from 0, counted before `--start/--end/--every` leave frames out.
+    name:   stem of the output files: the zero-padded index ("00012") for videos, the file's own stem for folders.
+    pixels: (H, W, 3) uint8, RGB, upright (the container's rotation is applied).
+    time:   presentation time in seconds as the container gives it, None where there is none (folders).
+    """
+
+    index: int
+    name: str
+    pixels: NDArray[np.uint8]
+    time: Fraction | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """What is known of a source before it is read to its end.
+
+    rate: frames a second, None for folders. expected_frames: a hint for the progress bar and nothing else, since
+    containers lie about it; None where there is no hint.
+    """
+
+    path: Path | None
+    size: tuple[int, int]
+    rate: Fraction | None
+    expected_frames: int | None
+
+
+class Source(Protocol):
+    """An iterable of frames. Iterating twice starts anew."""
+
+    @property
+    def info(self) -> SourceInfo: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Masks that a person gave for one frame.
+
+    labels: (H, W) int32, the user's ids, 0 is background; `void` pixels keep their 255 here.
+    ids:    the objects present, ascending, void left out.
+    void:   the value of `labels` that means "undecided", or None.
+    palette: 768 bytes (256 x RGB) of the mask file, or None where it had none.
+    """
+
+    labels: NDArray[np.int32]
+    ids: tuple[int, ...]
+    void: int | None = None
+    palette: bytes | None = None
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """The masks of one frame.
+
+    labels: (H, W) int32, the user's ids, 0 is background.
+    ids:    every object followed so far, ascending, visible here or not.
+    scores: id to the model's own confidence in its mask, 0..1; 1.0 for a given mask.
+    given:  True where the person's own mask of this frame is what stands in `labels`.
+    probabilities: (len(ids), H, W) float16 in the order of `ids`, only when asked for.
+    """
+
+    labels: NDArray[np.int32]
+    ids: tuple[int, ...]
+    scores: Mapping[int, float] = field(default_factory=dict)
+    given: bool = False
+    probabilities: NDArray[np.float16] | None = None
+
+
+class Sink(Protocol):
+    """Takes results in order. `close` finishes the file; after an error it keeps what was written."""
+
+    def write(self, frame: Frame, result: FrameResult) -> None: ...
+
+    def close(self) -> None: ...

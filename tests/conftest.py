@@ -1,0 +1,84 @@
+"""What all tests share: a stand-in for the model that follows objects by their colour."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from segic.config import ModelConfig
+from segic_vos.frames import Annotation, FrameResult
+
+# Two threads a test would only get into each other's way, and small pictures gain nothing from more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@dataclass
+class FakeModel:
+    """`encode` returns the pictures themselves; counts its calls; can fail from frame `fail_from` on."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    name: str = "fake"
+    files: dict[str, Path] = field(default_factory=dict)
+    config: ModelConfig = field(default_factory=ModelConfig)
+    batches: list[int] = field(default_factory=list)
+    fail: Callable[[int], None] = lambda _batch: None
+
+    def encode(self, images: torch.Tensor) -> Sequence[np.ndarray]:
+        assert images.dtype == torch.uint8
+        assert images.shape[1] == 3
+        self.fail(len(images))
+        self.batches.append(len(images))
+        return list(images.permute(0, 2, 3, 1).numpy())
+
+
+class ColourSession:
+    """Learns each object's mean colour from an annotation and gives every pixel to the nearest colour it has seen.
+
+    The background's mean colour counts as id 0. Same interface as `segic_vos.VideoSession`.
+    """
+
+    def __init__(self) -> None:
+        self.colours: dict[int, np.ndarray] = {}
+        self.remembered: list[np.ndarray] = []
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(sorted(set(self.colours) - {0}))
+
+    def step_encoded(self, encoded: np.ndarray, annotation: Annotation | None = None) -> FrameResult:
+        if annotation is not None:
+            for key in (0, *annotation.ids):
+                if (annotation.labels == key).any():
+                    self.colours[key] = encoded[annotation.labels == key].mean(axis=0)
+            return FrameResult(annotation.labels, self.ids, dict.fromkeys(self.ids, 1.0), given=True)
+        if not self.ids:
+            return FrameResult(np.zeros(encoded.shape[:2], np.int32), ())
+        keys = np.array(sorted(self.colours))
+        distance = np.stack([np.abs(encoded - self.colours[key]).sum(axis=-1) for key in keys])
+        labels = keys[distance.argmin(axis=0)].astype(np.int32)
+        return FrameResult(labels, self.ids, dict.fromkeys(self.ids, 0.5))
+
+    def remember(self, encoded: np.ndarray, labels: np.ndarray) -> None:
+        self.remembered.append(labels)
+
+
+@pytest.fixture
+def fake_model() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def colour_session() -> ColourSession:
+    return ColourSession()
+
+
+@pytest.fixture
+def colour_session_type() -> type[ColourSession]:
+    return ColourSession
