@@ -1,0 +1,169 @@
+"""The masks that a person gave with a clip, found by frame."""
+
+from collections.abc import Sequence
+from glob import glob
+from pathlib import Path
+
+from segic.errors import UsageError
+from segic_vos.frames import Annotation, Frame
+from segic_vos.sources.naming import is_picture, list_pictures, natural_key
+
+from .matching import Form, FrameNames, decide_form
+from .objects import read_objects
+from .reading import MaskFile, list_ids, read_mask
+
+
+class Annotations:
+    """Masks for the first frame, or for any frames; see `read_annotations`.
+
+    Masks by frame are read when their frame comes, so that memory does not grow with their number, and `notes` grow
+    with them. form: "index", "objects" or "frames".
+    """
+
+    def __init__(
+        self,
+        form: Form,
+        *,
+        source: str,
+        first: MaskFile | None = None,
+        by_frame: dict[str, Path] | None = None,
+        allow_many: bool = False,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.form = form
+        self._first = first
+        self._by_frame = by_frame or {}
+        self._allow_many = allow_many
+        self._used: set[str] = set()
+        self._ids: set[int] = set()
+        self._notes = list(notes)
+        self._said: set[str] = set()
+        if first is not None:
+            self._note(first, source, "the first frame")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed so far, in words: the ids found, void, empty or overlapping masks, guesses made.
+
+        New notes come after the old ones. What holds for many masks of a folder is said for the first of them.
+        """
+        return tuple(self._notes)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The file names of masks whose frame has not come: after a run, masks that had no effect."""
+        return tuple(path.name for key, path in self._by_frame.items() if key not in self._used)
+
+    def at(self, frame: Frame, *, first: bool) -> Annotation | None:
+        """The mask given for `frame`, None where there is none. first: it is the first frame that is processed.
+
+        Raises UsageError for a mask that cannot be used or has another size than the frame.
+        """
+        if self._first is not None:
+            found = self._first.annotation if first else None
+        else:
+            key = _key(frame.name)
+            if key not in self._by_frame:
+                return None
+            mask = read_mask(self._by_frame[key], allow_many=self._allow_many)
+            if key not in self._used:
+                self._used.add(key)
+                self._note(mask, str(self._by_frame[key]), f"frame {frame.name}")
+            found = mask.annotation
+        if found is not None:
+            check_size(found, frame)
+        return found
+
+    def _note(self, mask: MaskFile, source: str, where: str) -> None:
+        for text in mask.notes:
+            if text not in self._said:
+                self._said.add(text)
+                self._notes.append(f"{source}: {text}")
+        new = tuple(number for number in mask.annotation.ids if number not in self._ids)
+        if new:
+            self._ids.update(new)
+            count = "1 object, id" if len(new) == 1 else f"{len(new)} objects, ids"
+            self._notes.append(f"{where} gives {count} {list_ids(new)}")
+
+
+def read_annotations(
+    spec: Path | str, *, frame_names: Sequence[str] | None = None, form: Form = "auto", allow_many: bool = False
+) -> Annotations:
+    """The masks that `spec` names: a file, a folder, or a glob pattern.
+
+    A file is the index mask of the first frame processed (form "index"). A folder or pattern holds binary masks of
+    that frame's objects ("objects", see `read_objects`), or index masks named by frame ("frames"): a stem is the
+    frame's name or, for numbers, equal to it. With "auto" names and contents decide.
+
+    frame_names: `Source.names`, the names of all frames, None for videos. allow_many: believe masks that look
+    anti-aliased or hold very many ids. Raises UsageError for missing or unreadable files, and where "auto" cannot tell.
+    """
+    if form not in ("auto", "index", "objects", "frames"):
+        raise UsageError(f"form={form!r}: expected 'auto', 'index', 'objects' or 'frames'")
+    path = Path(spec)
+    files = _list_files(path)
+    frames = FrameNames(frame_names)
+    notes: list[str] = []
+    chosen = form
+    if form == "auto":
+        chosen, note = ("index", None) if path.is_file() else decide_form(files, frames, str(spec))
+        notes += [note] if note else []
+    if chosen == "index":
+        if len(files) != 1:
+            raise UsageError(
+                f"{spec}: {len(files)} pictures; the mask form 'index' expects one mask, that of the first frame"
+            )
+        return Annotations("index", source=str(files[0]), first=read_mask(files[0], allow_many=allow_many), notes=notes)
+    if chosen == "objects":
+        return Annotations(
+            "objects", source=str(spec), first=read_objects(files, refuse_overlap=form == "auto"), notes=notes
+        )
+    by_frame = _by_frame(files, frames, str(spec))
+    left_out = len(files) - len(by_frame)
+    if left_out:
+        notes.append(f"{spec}: {left_out} of {len(files)} masks are not named like any frame and are left out")
+    return Annotations("frames", source=str(spec), by_frame=by_frame, allow_many=allow_many, notes=notes)
+
+
+def check_size(annotation: Annotation, frame: Frame) -> None:
+    """Raise UsageError unless the mask has the frame's size."""
+    height, width = annotation.labels.shape
+    if (height, width) != frame.size:
+        raise UsageError(
+            f"the mask given for frame {frame.name} is {width}x{height}, but the frame is "
+            f"{frame.size[1]}x{frame.size[0]} (width x height): a mask must have its frame's size"
+        )
+
+
+def _list_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return list_pictures(path)
+    if path.exists():
+        return [path]
+    if not any(character in str(path) for character in "*?["):
+        raise UsageError(f"{path}: no such mask file or folder")
+    found = (Path(match) for match in glob(str(path.expanduser())))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    files = sorted((match for match in found if is_picture(match)), key=lambda match: natural_key(match.name))
+    if not files:
+        raise UsageError(f"{path}: no picture matches this pattern")
+    return files
+
+
+def _key(name: str) -> str:
+    """What frames and masks are matched by: a number without its zeros, else the name itself."""
+    return str(int(name)) if name.isdecimal() else name
+
+
+def _by_frame(files: list[Path], frames: FrameNames, where: str) -> dict[str, Path]:
+    """`_key` of a frame to its mask file."""
+    chosen: dict[str, Path] = {}
+    for file in files:
+        if not frames.matches(file.stem):
+            continue
+        key = _key(file.stem)
+        if key in chosen:
+            raise UsageError(f"{chosen[key]} and {file} are masks of the same frame; remove one")
+        chosen[key] = file
+    if not chosen:
+        raise UsageError(f"{where}: none of the {len(files)} masks is named like a frame; the first is {files[0].name}")
+    return chosen

@@ -1,0 +1,38 @@
+"""Masks painted in colours instead of ids."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segic.errors import UsageError
+from segic_vos.palette import complete_palette
+
+MAX_COLOURS = 32
+
+
+def ids_from_colours(rgba: NDArray[np.uint8], path: Path) -> tuple[NDArray[np.uint8], bytes | None, tuple[str, ...]]:
+    """Turn a colour picture (H, W, 4) into ids (H, W) uint8, a palette and a note.
+
+    Black and fully transparent pixels are background; each other colour is an id, in the order in which the colours
+    appear, row by row. A picture without any colour in it is read as the grey mask that it is. Raises UsageError for
+    more than 32 colours.
+    """
+    red, green, blue, alpha = np.moveaxis(rgba.astype(np.int32), -1, 0)
+    packed = np.where(alpha == 0, 0, red << 16 | green << 8 | blue)
+    if bool(((packed >> 8 & 255 == packed & 255) & (packed >> 16 == packed & 255)).all()):
+        return (packed & 255).astype(np.uint8), None, ()
+    colours, first_seen, inverse = np.unique(packed, return_index=True, return_inverse=True)
+    if len(colours) > MAX_COLOURS:
+        raise UsageError(
+            f"{path}: a picture with {len(colours)} colours, too many for a mask (up to {MAX_COLOURS} colours are read "
+            "as one object each). Expected: an index mask, a palette or grey PNG whose values are the objects' ids. "
+            "Anti-aliased edges or JPEG compression make such colours: export the mask without smoothing, as PNG"
+        )
+    order = [at for at in np.argsort(first_seen).tolist() if colours[at] != 0]
+    ids = np.zeros(len(colours), np.uint8)
+    ids[order] = np.arange(1, len(order) + 1)
+    rgb = [colours[at].item().to_bytes(3, "big") for at in order]
+    pairs = ", ".join(f"#{colour.hex()} is {number}" for number, colour in enumerate(rgb, 1))
+    note = f"a colour picture; black is background, each colour an object: {pairs}"
+    return ids[inverse].reshape(packed.shape), complete_palette(b"\0\0\0" + b"".join(rgb)), (note,)

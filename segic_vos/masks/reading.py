@@ -1,0 +1,111 @@
+"""Read one mask file: which pixel belongs to which object."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segic.errors import UsageError
+from segic_vos.frames import Annotation
+from segic_vos.palette import complete_palette
+
+from .colours import ids_from_colours
+from .suspicion import refuse_suspicious
+
+MAX_ID = 65535  # what a 16-bit PNG can hold
+VOID = 255
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One mask file, read. `notes` say what a person may want to know about it, in words that do not name the file."""
+
+    annotation: Annotation
+    notes: tuple[str, ...]
+
+
+def read_mask(path: Path, *, allow_many: bool = False) -> MaskFile:
+    """The index mask in `path`: palette, grey (8 or 16 bit), or a picture of few colours, which become ids 1, 2, ...
+
+    An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void. Of
+    grey with alpha the grey is taken. Raises UsageError for a file that is no picture, and, unless `allow_many`, for a
+    mask that looks anti-aliased or holds more than 64 ids in 8 bits.
+    """
+    values, palette, notes = _read_values(path)
+    largest = int(values.max(initial=0))
+    if int(values.min(initial=0)) < 0 or largest > MAX_ID:
+        raise UsageError(f"{path}: holds the id {largest}; ids from 0 (background) to {MAX_ID} are expected")
+    present = _distinct(values, largest)
+    void = VOID if values.dtype == np.uint8 and VOID in present and len(present) > 1 else None
+    ids = tuple(value for value in present if value != void)
+    if not allow_many:
+        refuse_suspicious(values, ids, eight_bit=values.dtype == np.uint8, path=path)
+    labels = values.astype(np.int32)
+    if not ids:
+        notes += ("an empty mask: every pixel is background, no object is given",)
+    if void is not None:
+        notes += ("the value 255 beside other ids is taken as void (undecided), not as an object",)
+    return MaskFile(Annotation(labels, ids, void, palette), notes)
+
+
+def read_binary_mask(path: Path) -> NDArray[np.bool_]:
+    """The mask (H, W) of one object: every pixel that is not 0. UsageError for more than one value beside 0."""
+    values, _, _ = _read_values(path)
+    present = _distinct(values, int(values.max(initial=0)))
+    if len(present) > 1:
+        raise UsageError(
+            f"{path}: expected the mask of one object (0 and one other value), found {len(present)} values beside 0: "
+            f"{list_ids(present)}"
+        )
+    return np.asarray(values != 0)
+
+
+def is_binary_mask(path: Path) -> bool:
+    """True where the file holds at most one value beside 0."""
+    try:
+        values, _, _ = _read_values(path)
+    except UsageError as error:
+        if error.__cause__ is not None:  # not readable at all
+            raise
+        return False  # a picture of many colours
+    return len(_distinct(values, int(values.max(initial=0)))) <= 1
+
+
+def list_ids(ids: tuple[int, ...]) -> str:
+    """Ids for a message: "1, 2, 5", shortened where there are many."""
+    shown = ", ".join(str(value) for value in ids[:20])
+    return shown if len(ids) <= 20 else f"{shown} ... ({len(ids)} in all)"
+
+
+def _distinct(values: NDArray[np.integer], largest: int) -> tuple[int, ...]:
+    """The values present beside 0, ascending."""
+    counts = np.bincount(values.ravel(), minlength=min(largest, MAX_ID) + 1)
+    counts[0] = 0
+    return tuple(np.flatnonzero(counts).tolist())
+
+
+def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], bytes | None, tuple[str, ...]]:
+    """The file's values (H, W), uint8 for 8-bit index masks and int32 for deeper ones; its palette; notes."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            mode = image.mode
+            if mode in ("P", "PA"):
+                raw = image.getpalette("RGB")
+                array = np.asarray(image)
+                values = np.ascontiguousarray(array if mode == "P" else array[..., 0], np.uint8)
+                return values, complete_palette(bytes(raw) if raw else None), ()
+            if mode in ("1", "L", "LA", "La"):
+                grey = np.asarray(image).astype(np.uint8)
+                return (grey if grey.ndim == 2 else np.ascontiguousarray(grey[..., 0])), None, ()
+            if mode.startswith("I"):
+                return np.asarray(image).astype(np.int32), None, ()
+            colours = np.asarray(image.convert("RGBA")) if mode != "F" else None
+    except Exception as error:  # Pillow's decoders raise what they meet in a broken file
+        raise UsageError(f"{path}: cannot be read as a mask picture: {error}") from error
+    if colours is None:
+        raise UsageError(f"{path}: a picture of floating point numbers; a mask holds whole-numbered ids")
+    return ids_from_colours(colours, path)

@@ -1,0 +1,41 @@
+"""Refuse pictures that would turn into dozens of objects that nobody drew."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segic.errors import UsageError
+
+MANY_IDS = 64
+FEW_IDS = 4  # fewer ids than this are believed whatever their shape
+
+
+def refuse_suspicious(values: NDArray[np.integer], ids: tuple[int, ...], *, eight_bit: bool, path: Path) -> None:
+    """Raise UsageError for a mask (H, W) that is unlikely to be one.
+
+    Two signs: more than 64 ids in an 8-bit mask (it is a photograph or a soft mask; true masks with that many objects
+    come in 16 bits), or most ids without a single 2x2 block of their own, as the in-between values of a smoothed edge.
+    """
+    if len(ids) < FEW_IDS:
+        return
+    if eight_bit and len(ids) > MANY_IDS:
+        found = f"{len(ids)} different values"
+    else:
+        solid = _solid_ids(values)
+        thin = sum(1 for value in ids if value not in solid)
+        if thin < FEW_IDS or 2 * thin <= len(ids):
+            return
+        found = f"{len(ids)} different values, {thin} of them nowhere wider than a pixel"
+    raise UsageError(
+        f"{path}: does not look like an index mask: it holds {found}. Smoothed (anti-aliased) edges, scaling or JPEG "
+        "compression are the likely cause. Expected: one value per object, the same all over it. If these are the ids "
+        "that you mean, allow many of them (allow_many=True)"
+    )
+
+
+def _solid_ids(values: NDArray[np.integer]) -> frozenset[int]:
+    """The values that fill at least one 2x2 block."""
+    rows = values[:-1] == values[1:]
+    blocks = rows[:, :-1] & rows[:, 1:] & (values[:-1, :-1] == values[:-1, 1:])
+    return frozenset(np.unique(values[:-1, :-1][blocks]).tolist())

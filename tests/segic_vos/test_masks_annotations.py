@@ -1,0 +1,225 @@
+"""Which masks a file, a folder or a pattern stands for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segic.errors import UsageError
+from segic_vos.frames import Frame
+from segic_vos.masks import read_annotations, read_objects
+
+VIDEO = None  # frames named by number
+
+
+def frame(name, index=None, size=(4, 12)):
+    return Frame(int(name) if index is None else index, name, np.zeros((*size, 3), np.uint8))
+
+
+def stripe(at, value=255):
+    """The mask of one object: block `at` of three."""
+    mask = np.zeros((4, 12), np.uint8)
+    mask[:, 4 * at : 4 * at + 4] = value
+    return mask
+
+
+def test_a_file_is_the_mask_of_the_first_frame_processed(save):
+    masks = read_annotations(save("whatever.png", stripe(0, 1) + stripe(1, 5)))
+    assert masks.form == "index"
+    assert masks.at(frame("00010"), first=True).ids == (1, 5)
+    assert masks.at(frame("00011"), first=False) is None
+    assert "the first frame gives 2 objects, ids 1, 5" in masks.notes
+    assert masks.unused == ()
+
+
+def test_size_is_checked_when_the_frame_comes(save):
+    masks = read_annotations(save("m.png", stripe(0)))
+    with pytest.raises(UsageError, match=r"12x4, but the frame is 20x10"):
+        masks.at(frame("00000", size=(10, 20)), first=True)
+
+
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("obj_1", "obj_2", "obj_3"), ("a01", "b02", "c003")])
+@pytest.mark.parametrize("as_glob", [False, True])
+def test_a_folder_of_binary_masks_is_one_per_object(save, tmp_path, names, as_glob):
+    for at, name in enumerate(names):
+        save(f"m/{name}.png", stripe(at))
+    masks = read_annotations(str(tmp_path / "m" / "*.png") if as_glob else tmp_path / "m", frame_names=VIDEO)
+    assert masks.form == "objects"
+    found = masks.at(frame("00000"), first=True)
+    assert found.ids == (1, 2, 3)
+    assert np.array_equal(found.labels, stripe(0, 1) + stripe(1, 2) + stripe(2, 3))
+    assert masks.at(frame("00001"), first=False) is None
+
+
+def test_ids_come_from_the_number_at_the_end(save):
+    files = [save("m/007.png", stripe(0)), save("m/obj_300.png", stripe(1, 1))]
+    assert read_objects(files).annotation.ids == (7, 300)
+
+
+def test_masks_without_number_take_free_ids_in_order_and_this_is_said(save):
+    files = [save(f"m/{name}.png", stripe(at)) for at, name in enumerate(("cat", "dog", "tree1"))]
+    read = read_objects(files)
+    assert np.array_equal(read.annotation.labels, stripe(0, 2) + stripe(1, 3) + stripe(2, 1))
+    assert any("cat.png is 2, dog.png is 3" in note for note in read.notes)
+
+
+def test_the_later_mask_is_on_top(save):
+    both = stripe(0) | stripe(1)
+    read = read_objects([save("m/1.png", both), save("m/2.png", stripe(1))])
+    assert np.array_equal(read.annotation.labels, stripe(0, 1) + stripe(1, 2))
+    assert any("overlap in 16 pixels" in note for note in read.notes)
+
+
+def test_an_object_that_is_empty_or_hidden_is_said(save):
+    read = read_objects([save("m/1.png", stripe(0)), save("m/2.png", stripe(0)), save("m/3.png", stripe(0, 0))])
+    assert read.annotation.ids == (2,)
+    assert any("3.png is an empty mask" in note for note in read.notes)
+    assert any("objects 1 are wholly covered" in note for note in read.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(("a1", "b1"), "both give object 1"), (("a0", "a1"), "1 to 65535: got 0"), (("x70000",), "got 70000")],
+)
+def test_ids_that_cannot_be(save, names, said):
+    with pytest.raises(UsageError, match=said):
+        read_objects([save(f"m/{name}.png", stripe(at)) for at, name in enumerate(names)])
+
+
+def test_objects_of_different_sizes(save):
+    with pytest.raises(UsageError, match=r"2\.png is 5x5, but .*1\.png is 12x4"):
+        read_objects([save("m/1.png", stripe(0)), save("m/2.png", np.ones((5, 5), np.uint8))])
+
+
+def test_an_index_mask_is_no_object(save):
+    with pytest.raises(UsageError, match=r"1\.png: expected the mask of one object .*found 2 values beside 0: 1, 2"):
+        read_objects([save("m/1.png", stripe(0, 1) + stripe(1, 2))])
+
+
+def test_masks_named_by_frame_may_come_later(save, tmp_path):
+    save("m/00000.png", stripe(0, 1))
+    save("m/00012.png", stripe(0, 1) + stripe(1, 4))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO)
+    assert masks.form == "frames"
+    assert masks.at(frame("00000"), first=True).ids == (1,)
+    assert masks.at(frame("00005"), first=False) is None
+    assert masks.unused == ("00012.png",)
+    assert masks.at(frame("00012"), first=False).ids == (1, 4)
+    assert masks.unused == ()
+    assert masks.notes == ("frame 00000 gives 1 object, id 1", "frame 00012 gives 1 object, id 4")
+
+
+def test_numbers_match_whatever_their_zeros(save, tmp_path):
+    save("m/0.png", stripe(0, 1) + stripe(1, 2))
+    save("m/7.png", stripe(0, 1))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO)
+    assert masks.at(frame("00007"), first=False).ids == (1,)
+
+
+def test_names_of_a_folders_frames(save, tmp_path):
+    names = ("img_a", "img_b", "img_c")
+    save("m/img_b.png", stripe(0, 1))
+    save("m/img_a.png", stripe(0, 1) + stripe(2, 2))
+    masks = read_annotations(tmp_path / "m", frame_names=names)
+    assert masks.form == "frames"
+    assert masks.at(frame("img_b", 1), first=False).ids == (1,)
+    assert masks.at(frame("img_c", 2), first=False) is None
+
+
+def test_binary_masks_of_all_frames_are_told_from_objects(save, tmp_path):
+    """As in DAVIS 2016: 0/255, one for every frame."""
+    for number in range(5):
+        save(f"m/{number:05d}.png", stripe(0))
+    for names in (VIDEO, tuple(f"{number:05d}" for number in range(5))):
+        masks = read_annotations(tmp_path / "m", frame_names=names)
+        assert masks.form == "frames"
+        assert masks.at(frame("00003"), first=False).ids == (255,)
+
+
+def test_number_0_is_a_frame_since_no_object_has_that_id(save, tmp_path):
+    for number in range(3):
+        save(f"m/{number}.png", stripe(number))
+    assert read_annotations(tmp_path / "m", frame_names=VIDEO).form == "frames"
+
+
+def test_one_binary_mask_named_like_a_frame(save, tmp_path):
+    save("m/00003.png", stripe(0))
+    assert read_annotations(tmp_path / "m", frame_names=VIDEO).form == "frames"
+
+
+@pytest.mark.parametrize("frame_names", [tuple(str(number) for number in range(1, 30)), ("001", "002", "003")])
+def test_ambiguous_names_are_asked_about_and_can_be_told(save, tmp_path, frame_names):
+    for at, name in enumerate(frame_names[:3]):
+        save(f"m/{name}.png", stripe(at))
+    with pytest.raises(UsageError, match=r"3 binary masks .* 'frames' or 'objects'"):
+        read_annotations(tmp_path / "m", frame_names=frame_names)
+    objects = read_annotations(tmp_path / "m", frame_names=frame_names, form="objects")
+    assert objects.at(frame(frame_names[0], 0), first=True).ids == (1, 2, 3)
+    frames = read_annotations(tmp_path / "m", frame_names=frame_names, form="frames")
+    assert frames.at(frame(frame_names[0], 0), first=True).ids == (255,)
+
+
+def test_binary_masks_that_lie_on_each_other_are_no_objects(save, tmp_path):
+    for number in range(1, 9):
+        save(f"m/seq_{number}.png", stripe(0))
+    with pytest.raises(UsageError, match="one object in several frames must be named as the frames are"):
+        read_annotations(tmp_path / "m", frame_names=VIDEO)
+
+
+def test_index_masks_that_match_no_frame(save, tmp_path):
+    for name in ("a", "b"):
+        save(f"m/{name}.png", stripe(0, 1) + stripe(1, 2))
+    with pytest.raises(UsageError, match=r"2 mask files whose names match no frame, and a\.png holds more than one"):
+        read_annotations(tmp_path / "m", frame_names=("00000", "00001"))
+
+
+def test_a_folder_with_one_index_mask_is_that_of_the_first_frame(save, tmp_path):
+    save("m/first.png", stripe(0, 1) + stripe(1, 2))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO)
+    assert masks.form == "index"
+    assert masks.at(frame("00000"), first=True).ids == (1, 2)
+
+
+def test_some_masks_without_a_frame_are_said(save, tmp_path):
+    save("m/00000.png", stripe(0, 1) + stripe(1, 2))
+    save("m/extra.png", stripe(0, 1))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO)
+    assert any("1 of 2 masks are not named like any frame" in note for note in masks.notes)
+
+
+def test_two_masks_of_one_frame(save, tmp_path):
+    save("m/0.png", stripe(0, 1))
+    save("m/00000.png", stripe(0, 1) + stripe(1, 2))
+    with pytest.raises(UsageError, match="masks of the same frame"):
+        read_annotations(tmp_path / "m", frame_names=VIDEO)
+
+
+def test_what_holds_for_many_masks_is_said_once_and_notes_only_grow(save, tmp_path):
+    for number in range(4):
+        save(f"m/{number:05d}.png", stripe(0, 1 if number == 2 else 0))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO)
+    before = ()
+    for number in range(4):
+        masks.at(frame(f"{number:05d}"), first=number == 0)
+        assert masks.notes[: len(before)] == before
+        before = masks.notes
+    assert sum("empty" in note for note in masks.notes) == 1
+
+
+@pytest.mark.parametrize("spec", ["gone.png", "gone/*.png", "."])
+def test_nothing_there(tmp_path, spec):
+    with pytest.raises(UsageError, match=r"no such mask|no picture"):
+        read_annotations(tmp_path / spec)
+
+
+@pytest.mark.parametrize(("form", "said"), [("index", "2 pictures"), ("frames", "none of the 2 masks"), ("x", "form=")])
+def test_a_form_that_does_not_fit(save, tmp_path, form, said):
+    for at, name in enumerate(("a", "b")):
+        save(f"m/{name}.png", stripe(at))
+    with pytest.raises(UsageError, match=said):
+        read_annotations(tmp_path / "m", frame_names=VIDEO, form=form)
+
+
+def test_brackets_in_a_folders_name_are_no_pattern(save, tmp_path):
+    save("clip[1]/00000.png", stripe(0))
+    assert read_annotations(tmp_path / "clip[1]", frame_names=VIDEO).form == "frames"

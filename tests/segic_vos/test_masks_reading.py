@@ -1,0 +1,195 @@
+"""One mask file: every kind of PNG that people have, and those that are no masks."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from segic.errors import UsageError
+from segic_vos.frames import Frame
+from segic_vos.masks import check_size, read_mask
+from segic_vos.palette import davis_palette
+
+
+def blocks(*ids, dtype=np.uint8):
+    """A mask of 4x4 blocks side by side, one for each id."""
+    return np.kron(np.array([ids], dtype), np.ones((4, 4), dtype))
+
+
+def test_palette_mask_keeps_ids_and_palette(save):
+    palette = bytes(range(256)) * 3
+    mask = read_mask(save("m.png", blocks(0, 3, 7), palette=palette)).annotation
+    assert mask.ids == (3, 7)
+    assert mask.void is None
+    assert mask.palette == palette
+    assert mask.labels.dtype == np.int32
+    assert np.array_equal(mask.labels, blocks(0, 3, 7))
+
+
+def test_a_short_palette_is_filled_up(save):
+    palette = read_mask(save("m.png", blocks(0, 1), palette=bytes([0, 0, 0, 9, 8, 7]))).annotation.palette
+    assert palette[:6] == bytes([0, 0, 0, 9, 8, 7])
+    assert len(palette) == 768
+
+
+def test_grey_mask(save):
+    mask = read_mask(save("m.png", blocks(0, 2, 1))).annotation
+    assert (mask.ids, mask.palette, mask.void) == ((1, 2), None, None)
+
+
+@pytest.mark.parametrize("ids", [(0, 300), (0, 255, 300), (0, 65535), tuple(range(400))])
+def test_16_bit_ids(save, ids):
+    mask = read_mask(save("m.png", blocks(*ids, dtype=np.uint16))).annotation
+    assert mask.ids == tuple(sorted(ids))[1:]
+    assert mask.void is None
+    assert np.array_equal(mask.labels, blocks(*ids, dtype=np.int32))
+
+
+def test_16_bit_255_alone_is_an_ordinary_id(save):
+    assert read_mask(save("m.png", blocks(0, 255, 2, dtype=np.uint16))).annotation.void is None
+
+
+def test_255_alone_is_object_255(save):
+    mask = read_mask(save("m.png", blocks(0, 255))).annotation
+    assert (mask.ids, mask.void) == ((255,), None)
+
+
+@pytest.mark.parametrize("palette", [None, davis_palette()])
+def test_255_beside_others_is_void(save, palette):
+    read = read_mask(save("m.png", blocks(0, 1, 255), palette=palette))
+    assert (read.annotation.ids, read.annotation.void) == ((1,), 255)
+    assert (read.annotation.labels == 255).sum() == 16
+    assert any("void" in note for note in read.notes)
+
+
+def test_a_mask_without_background(save):
+    assert read_mask(save("m.png", blocks(2, 1))).annotation.ids == (1, 2)
+
+
+def test_one_bit_mask(tmp_path):
+    Image.fromarray(blocks(0, 1).astype(bool)).save(tmp_path / "m.png")
+    mask = read_mask(tmp_path / "m.png").annotation
+    assert mask.ids == (1,)
+    assert np.array_equal(mask.labels, blocks(0, 1))
+
+
+def test_two_channels_take_the_first(save):
+    channels = np.stack([blocks(0, 255), np.full((4, 8), 7, np.uint8)], axis=2)
+    assert read_mask(save("m.png", channels)).annotation.ids == (255,)
+
+
+def test_grey_saved_as_rgb_is_grey(save):
+    mask = read_mask(save("m.png", np.repeat(blocks(0, 5)[..., None], 3, 2))).annotation
+    assert (mask.ids, mask.palette) == ((5,), None)
+
+
+def test_empty_mask_is_said(save):
+    read = read_mask(save("m.png", blocks(0, 0)))
+    assert read.annotation.ids == ()
+    assert any("empty" in note for note in read.notes)
+
+
+def test_colours_become_ids_in_order_of_appearance(save):
+    colours = np.array([[0, 0, 0], [0, 0, 255], [255, 0, 0]], np.uint8)
+    read = read_mask(save("m.png", colours[blocks(2, 0, 1, 2)]))
+    assert np.array_equal(read.annotation.labels, blocks(1, 0, 2, 1))
+    assert read.annotation.ids == (1, 2)
+    assert read.annotation.palette[:9] == bytes([0, 0, 0, 255, 0, 0, 0, 0, 255])
+    assert any("#ff0000 is 1, #0000ff is 2" in note for note in read.notes)
+
+
+def test_transparent_pixels_are_background(save):
+    rgba = np.zeros((4, 8, 4), np.uint8)
+    rgba[:, :4] = (255, 0, 0, 255)
+    rgba[:, 4:] = (0, 255, 0, 0)
+    assert np.array_equal(read_mask(save("m.png", rgba)).annotation.labels, blocks(1, 0))
+
+
+def test_hundreds_of_colours_are_refused_with_their_number(save):
+    picture = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
+    found = len(np.unique(picture.reshape(-1, 3), axis=0))
+    with pytest.raises(UsageError, match=rf"m\.png: a picture with {found} colours.*index mask.*JPEG"):
+        read_mask(save("m.png", picture))
+
+
+def smooth_disc():
+    disc = cv2.circle(np.zeros((64, 64), np.uint8), (32, 32), 20, 255, -1, cv2.LINE_AA)
+    return cv2.GaussianBlur(disc, (3, 3), 0)
+
+
+@pytest.mark.parametrize("name", ["m.png", "m.jpg"])
+def test_smoothed_edges_are_refused_unless_meant(save, name):
+    path = save(name, smooth_disc())
+    with pytest.raises(UsageError, match=r"does not look like an index mask: it holds \d+ .*anti-aliased.*JPEG"):
+        read_mask(path)
+    assert len(read_mask(path, allow_many=True).annotation.ids) > 4
+
+
+def test_a_few_in_between_values_are_refused(save):
+    """Only five of them, as on a resized mask."""
+    mask = blocks(0, 0, 200, 200, 0)
+    mask[:, 7], mask[:, 16] = 40, 160
+    mask[0, 9:13] = (60, 90, 120, 110)
+    with pytest.raises(UsageError, match="nowhere wider than a pixel"):
+        read_mask(save("m.png", mask))
+
+
+def test_more_than_64_ids_in_8_bits_are_refused_unless_meant(save):
+    path = save("m.png", blocks(*range(80)))
+    with pytest.raises(UsageError, match="79 different values"):
+        read_mask(path)
+    assert len(read_mask(path, allow_many=True).annotation.ids) == 79
+    assert len(read_mask(save("n.png", blocks(*range(60)))).annotation.ids) == 59
+
+
+def test_three_tiny_objects_are_believed(save):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[1, 1], mask[3, 3], mask[5, 5] = 1, 2, 3
+    assert read_mask(save("m.png", mask)).annotation.ids == (1, 2, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_no_picture(tmp_path, content):
+    path = tmp_path / "m.png"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"m\.png: cannot be read as a mask"):
+        read_mask(path)
+
+
+@pytest.mark.parametrize("value", [-1, 70000])
+def test_ids_that_no_png_holds(tmp_path, value):
+    Image.fromarray(blocks(0, value, dtype=np.int32)).save(tmp_path / "m.tif")
+    with pytest.raises(UsageError, match=r"m\.tif: holds the id"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_check_size_names_both_sizes(save):
+    annotation = read_mask(save("m.png", blocks(0, 1))).annotation
+    check_size(annotation, Frame(0, "00000", np.zeros((4, 8, 3), np.uint8)))
+    with pytest.raises(UsageError, match=r"frame 00007 is 8x4, but the frame is 9x4"):
+        check_size(annotation, Frame(7, "00007", np.zeros((4, 9, 3), np.uint8)))
+
+
+@given(arrays(st.sampled_from([np.uint8, np.uint16]), (5, 6)), st.booleans())
+def test_any_index_png_is_read_to_the_pixel(tmp_path_factory, values, with_palette):
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    image = Image.fromarray(values)
+    if with_palette and values.dtype == np.uint8:
+        image.putpalette(davis_palette())
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    path.write_bytes(buffer.getvalue())
+    mask = read_mask(path, allow_many=True).annotation
+    assert np.array_equal(mask.labels, values)
+    present = set(np.unique(values).tolist()) - {0}
+    if values.dtype == np.uint8 and 255 in present and len(present) > 1:
+        assert mask.void == 255
+        present -= {255}
+    assert mask.ids == tuple(sorted(present))
