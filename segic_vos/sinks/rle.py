@@ -1,0 +1,71 @@
+"""Masks as COCO run-length encodings in one JSON file."""
+
+import json
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from segic.errors import UsageError
+from segic_vos.frames import Frame, FrameResult
+
+from .files import make_folder, writing
+
+_END = b"\n]\n"
+
+
+class RleWriter:
+    """Writes a JSON list with one entry per frame and object visible in it:
+
+    `{"frame": 12, "name": "00012", "id": 1, "score": 0.93, "segmentation": {"size": [H, W], "counts": "..."}}`, counts
+    compressed as pycocotools does it; `score` is null where there is none. Entries are streamed to the file, which is
+    valid JSON after every frame. Raises UsageError without pycocotools, SegicError when the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            from pycocotools import mask
+        except ImportError as error:
+            raise UsageError("COCO RLE output needs pycocotools: pip install 'segic[coco]'") from error
+        self._encode = mask.encode
+        self._path = path
+        self._entries = 0
+        make_folder(path.parent)
+        with writing(path):
+            # Unbuffered: a frame's entries are one write, so that nothing is left over to fail at `close`.
+            self._file: BinaryIO = path.open("wb", buffering=0)
+            self._end = self._file.write(b"[")
+            self._put(b"")
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        visible = [number for number in result.ids if bool((result.labels == number).any())]
+        if not visible:
+            return
+        layers = np.asfortranarray(result.labels[..., None] == np.array(visible, np.int32), np.uint8)
+        lines = []
+        for number, rle in zip(visible, self._encode(layers), strict=True):
+            score = result.scores.get(number)
+            entry = {
+                "frame": frame.index,
+                "name": frame.name,
+                "id": number,
+                "score": None if score is None else round(float(score), 4),
+                "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
+            }
+            lines.append((",\n" if self._entries else "\n") + json.dumps(entry))
+            self._entries += 1
+        with writing(self._path):
+            self._put("".join(lines).encode())
+
+    def close(self) -> None:
+        with writing(self._path):
+            self._file.close()
+
+    def _put(self, entries: bytes) -> None:
+        """Put `entries` in place of the closing bracket, and a new one after them."""
+        self._file.seek(self._end)
+        data = entries + _END
+        written = self._file.write(data)
+        if written != len(data):  # a disk that fills up takes part of it; the next write tells why
+            self._file.write(data[written:])
+        self._end += len(entries)
