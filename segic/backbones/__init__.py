@@ -1,0 +1,43 @@
+"""Frozen vision foundation models behind one protocol."""
+
+from pathlib import Path
+
+from segic.backbones.base import Backbone
+from segic.errors import UsageError
+
+__all__ = ["Backbone", "build_backbone", "width_of"]
+
+
+def width_of(name: str) -> int:
+    """C, the channels of one block's features."""
+    from segic.backbones.dinov2 import CONFIGS
+
+    return CONFIGS[_known(name)].width
+
+
+def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None) -> Backbone:
+    """The named backbone with the tensors of a safetensors file, mapped rather than read; random ones for None."""
+    import torch
+
+    from segic.backbones.dinov2 import CONFIGS, DinoV2
+    from segic.weights.tensors import load_tensors
+
+    config = CONFIGS[_known(name)]
+    if weights is None:
+        return DinoV2(config, layers)
+    with torch.device("meta"):  # random numbers for a billion parameters take longer than reading the real ones
+        backbone = DinoV2(config, layers)
+    tensors = {key: value for key, value in load_tensors(weights).items() if key != "mask_token"}
+    try:
+        backbone.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise UsageError(f"{weights} does not hold the weights of {name}: {error}") from error
+    return backbone
+
+
+def _known(name: str) -> str:
+    from segic.backbones.dinov2 import CONFIGS
+
+    if name not in CONFIGS:
+        raise UsageError(f"no backbone is named {name!r}; there are {', '.join(CONFIGS)}")
+    return name

@@ -1,0 +1,43 @@
+"""The one protocol that every frozen vision foundation model serves (paper section 3.1, table 3)."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class Backbone(Protocol):
+    """Images in, dense features out. Frozen: no gradient, always in evaluation mode.
+
+    name:   as in the presets, "dinov2-s".
+    stride: pixels of the input per feature, in both directions; inputs are multiples of it.
+    width:  C, channels of the features.
+    """
+
+    name: str
+    stride: int
+    width: int
+
+    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
+        """The features f of eq. 1.
+
+        pixels: (B, 3, H, W) uint8 or floating point, RGB in 0..255; H and W are multiples of `stride`.
+        valid:  (height, width) of the top-left part that holds the picture, the rest being padding; None for all of it.
+                Padding is zero after normalisation, whatever `pixels` holds there.
+        Returns (B, C, H / stride, W / stride) in the backbone's dtype.
+        """
+        ...
+
+    def to(self, *, device: torch.device, dtype: torch.dtype) -> "Backbone": ...
+
+
+def normalise(pixels: Tensor, mean: Tensor, std: Tensor, valid: tuple[int, int] | None, dtype: torch.dtype) -> Tensor:
+    """(pixels - mean) / std in float32, then zero outside `valid`, then `dtype`. Shapes as `Backbone.__call__`."""
+    out = (pixels.float() - mean) / std
+    if valid is not None:
+        out[..., valid[0] :, :] = 0
+        out[..., valid[1] :] = 0
+    return out.to(dtype)

@@ -1,0 +1,193 @@
+"""DINOv2 (Oquab et al. 2023), S/B/L/G, with and without registers, at any input size that the patch size allows.
+
+Parameter names are those of the official `dinov2_vit*14_pretrain.pth` files, so these load as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
+
+PATCH = 14
+GRID = 37  # the position embedding's own grid: 518 / 14
+
+
+@dataclass(frozen=True)
+class DinoV2Config:
+    """Sizes of one DINOv2. `registers` is 0 or 4; `swiglu` is the giant's gated MLP."""
+
+    name: str
+    width: int
+    depth: int
+    heads: int
+    swiglu: bool = False
+    registers: int = 0
+
+
+CONFIGS: Mapping[str, DinoV2Config] = {
+    c.name: c
+    for base in (
+        DinoV2Config("dinov2-s", 384, 12, 6),
+        DinoV2Config("dinov2-b", 768, 12, 12),
+        DinoV2Config("dinov2-l", 1024, 24, 16),
+        DinoV2Config("dinov2-g", 1536, 40, 24, swiglu=True),
+    )
+    for c in (base, DinoV2Config(base.name + "-reg", base.width, base.depth, base.heads, base.swiglu, registers=4))
+}
+
+
+class _Mlp(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
+
+
+class _SwiGLU(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, value = self.w12(x).chunk(2, dim=-1)
+        out: Tensor = self.w3(F.silu(gate) * value)
+        return out
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
+        return out
+
+
+class _Scale(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class _Block(nn.Module):
+    def __init__(self, config: DinoV2Config):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.width, eps=1e-6)
+        self.attn = _Attention(config.width, config.heads)
+        self.ls1 = _Scale(config.width)
+        self.norm2 = nn.LayerNorm(config.width, eps=1e-6)
+        self.mlp = _SwiGLU(config.width) if config.swiglu else _Mlp(config.width)
+        self.ls2 = _Scale(config.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.ls1(self.attn(self.norm1(x)))
+        out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
+        return out
+
+
+class _PatchEmbed(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, PATCH, stride=PATCH)
+
+
+def resample_positions(grid: Tensor, height: int, width: int, offset: bool) -> Tensor:
+    """Position embedding for another number of patches.
+
+    grid: (1, C, 37, 37). Returns (1, C, height, width). As the official code: bicubic; without registers
+    (`offset=True`) by the scale factor (n + 0.1) / 37 and no antialiasing, with registers by size and antialiased.
+    Other ways change the embedding by about 10 %.
+    """
+    if (height, width) == tuple(grid.shape[-2:]):
+        return grid
+    if not offset:
+        return F.interpolate(grid, size=(height, width), mode="bicubic", antialias=True)
+    factors = ((height + 0.1) / grid.shape[-2], (width + 0.1) / grid.shape[-1])
+    return F.interpolate(grid, scale_factor=factors, mode="bicubic")
+
+
+def _channels(values: tuple[float, ...]) -> Tensor:
+    """(3, 1, 1), on the CPU even where modules are built without storage: no weight file holds these."""
+    return torch.tensor(values, device="cpu").view(3, 1, 1)
+
+
+class DinoV2(nn.Module):
+    """A frozen DINOv2; see `segic.backbones.base.Backbone` for the call.
+
+    layers: blocks (1-based) whose normalised patch tokens are concatenated along the channels, in this order;
+            empty for the last block only (the paper's).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DinoV2Config, layers: tuple[int, ...] = ()):
+        super().__init__()
+        self.name = config.name
+        self.stride = PATCH
+        self.config = config
+        self.layers = layers or (config.depth,)
+        self.width = config.width * len(self.layers)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + GRID * GRID, config.width))
+        if config.registers:
+            self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, config.width))
+        self.patch_embed = _PatchEmbed(config.width)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.width, eps=1e-6)
+        self.register_buffer("mean", _channels(IMAGENET_MEAN), persistent=False)
+        self.register_buffer("std", _channels(IMAGENET_STD), persistent=False)
+        self._positions: dict[tuple[int, int], Tensor] = {}
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> "DinoV2":
+        """Stays in evaluation mode: the backbone is frozen."""
+        return super().train(False)
+
+    def _apply(self, fn, recurse: bool = True) -> "DinoV2":  # type: ignore[no-untyped-def]
+        self._positions.clear()  # they live on the old device, in the old dtype
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _position(self, height: int, width: int) -> Tensor:
+        """(1, height * width, C), resampled once for each size."""
+        key = (height, width)
+        if key not in self._positions:
+            grid = self.pos_embed[:, 1:].float().reshape(1, GRID, GRID, -1).permute(0, 3, 1, 2)
+            resampled = resample_positions(grid, height, width, offset=not self.config.registers)
+            self._positions[key] = resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+        return self._positions[key]
+
+    @torch.no_grad()
+    def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
+        x = self.patch_embed.proj(normalise(pixels, self.mean, self.std, valid, self.pos_embed.dtype))
+        b, _, h, w = x.shape
+        x = x.flatten(2).transpose(1, 2) + self._position(h, w)
+        special = [self.cls_token + self.pos_embed[:, :1]]
+        if self.config.registers:
+            special.append(self.register_tokens)
+        x = torch.cat([t.expand(b, -1, -1) for t in special] + [x], dim=1)
+        outputs: dict[int, Tensor] = {}
+        for number, block in enumerate(self.blocks[: max(self.layers)], start=1):
+            x = block(x)
+            if number in self.layers:
+                outputs[number] = self.norm(x[:, 1 + self.config.registers :])
+        out = torch.cat([outputs[number] for number in self.layers], dim=-1)
+        return out.transpose(1, 2).reshape(b, self.width, h, w)

@@ -1,0 +1,78 @@
+"""What makes one SEGIC model differ from another. Saved with its decoder as JSON; every field has a plain value."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from segic.errors import UsageError
+
+
+@dataclass(frozen=True)
+class MatchingConfig:
+    """Dense matching as the propagated mask: beyond the paper, off (None) in the paper's models.
+
+    topk:   how many best matches inside and outside an entity are averaged.
+    radius: how far, in tokens, recent frames of a video are searched around each token; examples are searched whole.
+    """
+
+    topk: int = 4
+    radius: int = 12
+
+
+@dataclass(frozen=True)
+class InstructionConfig:
+    """Which in-context instructions are extracted (table 4) and how entities serve as each other's negatives.
+
+    geometric: the propagated mask a (eq. 2). points: its largest value p (eq. 2). visual: v (eq. 3). meta: "text" takes
+    a language model's feature (eq. 4), "constant" a learned vector in its place, "none" nothing.
+    negatives: entities of one frame enter each other's token lists.
+    """
+
+    geometric: bool = True
+    points: bool = True
+    visual: bool = True
+    meta: Literal["text", "constant", "none"] = "text"
+    negatives: bool = True
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """backbone: a name of `segic.backbones`. layers: its blocks whose features are concatenated, () for the last only.
+    size: pixels; the canvas's side ("square") or shorter side at 16:9 ("frame").
+    canvas: "square" pads every picture to size x size; "frame" keeps its own shape, without padding.
+    matching: dense matching instead of the similarity to the mask's mean feature.
+    residual: the propagated mask is added to the logits with learned gains, so that the decoder learns to correct it.
+    detail: channels of a small convolutional branch on the picture itself that sharpens the logits; 0 for none.
+    recent: recent frames of a video that are matched as further examples (dense matching). Instance tokens come from
+    the given examples and the last recent frame, whatever its value.
+    """
+
+    backbone: str = "dinov2-l"
+    layers: tuple[int, ...] = ()
+    size: int = 896
+    canvas: Literal["square", "frame"] = "square"
+    matching: MatchingConfig | None = None
+    residual: bool = False
+    detail: int = 0
+    recent: int = 1
+    instructions: InstructionConfig = field(default_factory=InstructionConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The inverse of `as_dict`, also after a trip through JSON. Unknown names raise UsageError."""
+        out = _known(cls, values)
+        out["layers"] = tuple(out.get("layers", ()))
+        if out.get("matching") is not None:
+            out["matching"] = MatchingConfig(**_known(MatchingConfig, out["matching"]))
+        out["instructions"] = InstructionConfig(**_known(InstructionConfig, out.get("instructions", {})))
+        return cls(**out)
+
+
+def _known(kind: type[ModelConfig | MatchingConfig | InstructionConfig], values: dict[str, Any]) -> dict[str, Any]:
+    """A copy of `values`, whose names must all be fields of `kind`."""
+    known = {f.name for f in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise UsageError(f"model configuration has unknown entries {unknown}; known are {sorted(known)}")
+    return dict(values)

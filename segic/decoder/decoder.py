@@ -1,0 +1,144 @@
+"""All trained parts in one module, under the names of the released files."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segic.config import ModelConfig
+from segic.decoder.detail import DetailBranch
+from segic.decoder.layers import ChannelNorm
+from segic.decoder.mask_decoder import MaskDecoder
+from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
+from segic.instructions import Instructions
+
+WIDTH = 256
+TEXT_WIDTH = 768
+DENSE_MAPS = 2  # margins against the given examples, and against recent frames
+
+NEGATIVE, POSITIVE = 0, 1  # rows of inst_type_embed
+
+
+@dataclass(frozen=True)
+class Output:
+    """logits: (B, N, 4h, 4w) over the canvas. scores: (B, N), the decoder's own estimate of each mask's IoU."""
+
+    logits: Tensor
+    scores: Tensor
+
+
+class Decoder(nn.Module):
+    """The 5 M parameters around the frozen backbone.
+
+    `embed` and `frame_detail` run once an image, `forward` once for a batch of targets with all their entities.
+    """
+
+    def __init__(self, config: ModelConfig, backbone_width: int, visual_width: int):
+        super().__init__()
+        self.instructions = config.instructions
+        dense = config.matching is not None
+        self.neck = nn.Sequential(
+            nn.Conv2d(backbone_width, WIDTH, 1, bias=False),
+            ChannelNorm(WIDTH),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+            ChannelNorm(WIDTH),
+        )
+        encoder = token_mask_encoder(WIDTH, DENSE_MAPS) if dense else pixel_mask_encoder(WIDTH)
+        self.prompt_encoder = PromptEncoder(WIDTH, encoder)
+        self.mask_decoder = MaskDecoder(WIDTH)
+        self.inst_type_embed = nn.Embedding(2, WIDTH)
+        self.inst_proj = nn.Linear(visual_width, WIDTH)
+        if config.instructions.meta == "text":
+            self.prompt_proj = nn.Linear(TEXT_WIDTH, WIDTH)
+        elif config.instructions.meta == "constant":
+            self.prompt_constant = nn.Embedding(1, WIDTH)
+        if config.residual:
+            self.residual_gain = nn.Parameter(torch.tensor([8.0, 8.0]))
+            self.residual_offset = nn.Parameter(torch.zeros(()))
+        self.residual = config.residual
+        self.detail = DetailBranch(config.detail, WIDTH // 8) if config.detail else None
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Backbone features (B, C, h, w) -> image embedding f (B, 256, h, w)."""
+        out: Tensor = self.neck(features)
+        return out
+
+    def frame_detail(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        """Canvas pixels (B, 3, H, W), 0..255 -> what the detail branch keeps of them, None without that branch."""
+        return None if self.detail is None else self.detail.frame(pixels, grid)
+
+    def tokens(self, given: Instructions, entities: int, cross_points: bool) -> Tensor:
+        """Every entity's token list: (B, N, T, 256), N = entities.
+
+        Order as released: points, padding point, text, instance tokens. With negatives on, an entity's list holds every
+        entity's instance tokens, marked own or other, and in video every entity's point as well (`cross_points`).
+        """
+        dtype, device = self.inst_type_embed.weight.dtype, self.inst_type_embed.weight.device
+        own = torch.eye(entities, dtype=torch.bool, device=device)
+        parts: list[Tensor] = []
+        if given.points is not None and self.instructions.points:
+            b = given.points.shape[0]
+            points = given.points.to(dtype)
+            if cross_points and self.instructions.negatives:
+                crossed = points[:, None].expand(b, entities, entities, 2)
+                parts.append(self.prompt_encoder.points(crossed, own.expand(b, -1, -1)))
+            else:
+                parts.append(self.prompt_encoder.points(points[:, :, None], own.new_ones(b, entities, 1)))
+            parts.append(self.prompt_encoder.padding_point().expand(b, entities, 1, -1))
+        meta = self._meta(given, entities)
+        if meta is not None:
+            parts.append(meta)
+        if given.visual is not None and self.instructions.visual:
+            visual = self.inst_proj(given.visual.to(dtype))
+            if self.instructions.negatives:
+                kind = self.inst_type_embed.weight[own.long()]  # (N for whom, N whose, C); POSITIVE on the diagonal
+                parts.append((visual[:, None] + kind[None, :, :, None]).flatten(2, 3))
+            else:
+                parts.append(visual + self.inst_type_embed.weight[POSITIVE])
+        batch = max(part.shape[0] for part in parts) if parts else 1
+        if not parts:
+            return torch.zeros(batch, entities, 0, WIDTH, dtype=dtype, device=device)
+        return torch.cat([part.expand(batch, -1, -1, -1) for part in parts], dim=2)
+
+    def _meta(self, given: Instructions, entities: int) -> Tensor | None:
+        if self.instructions.meta == "constant":
+            return self.prompt_constant.weight.view(1, 1, 1, -1).expand(1, entities, 1, -1)
+        if self.instructions.meta == "text" and given.meta is not None:
+            out: Tensor = self.prompt_proj(given.meta.to(self.prompt_proj.weight.dtype))[:, :, None]
+            return out
+        return None
+
+    def forward(
+        self,
+        embedding: Tensor,
+        given: Instructions,
+        detail: Tensor | None = None,
+        *,
+        entities: int,
+        cross_points: bool,
+        chosen: slice = slice(None),
+    ) -> Output:
+        """o = D(f', q'), eq. 7.
+
+        embedding (B, 256, h, w), detail (B, D, 4h, 4w) or None. entities: how many `given` speaks of; chosen: those to
+        decode, together, with all the others as their negatives.
+        """
+        b, c, h, w = embedding.shape
+        dtype = embedding.dtype
+        propagated = given.propagated if self.instructions.geometric else None
+        tokens = self.tokens(given, entities, cross_points).expand(b, -1, -1, -1)[:, chosen]
+        entities = tokens.shape[1]
+        flat = None if propagated is None else propagated[:, chosen].flatten(0, 1).to(dtype)
+        dense = self.prompt_encoder.masks(flat, (b * entities, c, h, w))
+        image = embedding[:, None].expand(b, entities, c, h, w).flatten(0, 1) + dense
+        tokens = tokens.flatten(0, 1)
+        position = self.prompt_encoder.pe_layer.grid(h, w).to(dtype)
+        logits, scores, upscaled = self.mask_decoder(image, position, tokens)
+        if self.residual and flat is not None:
+            maps = F.interpolate(flat, logits.shape[-2:], mode="bilinear", align_corners=False)
+            logits = logits + (maps * self.residual_gain[:, None, None]).sum(1, keepdim=True) + self.residual_offset
+        if self.detail is not None and detail is not None:
+            frame = detail[:, None].expand(b, entities, *detail.shape[1:]).flatten(0, 1)
+            logits = self.detail(logits, upscaled, frame)
+        return Output(logits.unflatten(0, (b, entities))[:, :, 0], scores.view(b, entities))

@@ -1,0 +1,51 @@
+"""Sharpening by the picture itself: beyond the paper, an option of a preset.
+
+The backbone's features have one vector for 14 x 14 pixels. This branch looks at the picture at twice the logits'
+resolution and corrects each entity's logits near edges. It is told nothing about the entity but its logits.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segic.decoder.layers import ChannelNorm
+
+
+class DetailBranch(nn.Module):
+    """Two small networks: `stem` runs once a frame, `refine` once an entity.
+
+    channels: width of both. The refinement starts as zero, so an untrained branch changes nothing.
+    """
+
+    def __init__(self, channels: int, context: int):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, channels, 5, stride=2, padding=2),
+            ChannelNorm(channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+        )
+        self.enter = nn.Conv2d(1 + context, channels, 3, padding=1)
+        self.mix = nn.Sequential(
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=2, dilation=2),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+        self.leave = nn.Conv2d(channels, 1, 1)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
+
+    def frame(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, 3, H, W) float canvas pixels in 0..255 -> (B, channels, 4h, 4w) for a token grid (h, w)."""
+        size = (8 * grid[0], 8 * grid[1])
+        small = F.interpolate(pixels, size, mode="area") if pixels.shape[-2:] != size else pixels
+        out: Tensor = self.stem((small - 116.0) / 57.0)
+        return out
+
+    def forward(self, logits: Tensor, upscaled: Tensor, frame: Tensor) -> Tensor:
+        """logits (N, 1, 4h, 4w), upscaled (N, context, 4h, 4w), frame (N or 1, channels, 4h, 4w) -> refined logits."""
+        x = self.enter(torch.cat([(logits / 5).tanh(), upscaled], dim=1)) + frame
+        out: Tensor = logits + self.leave(self.mix(x))
+        return out

@@ -1,0 +1,42 @@
+"""The query-based mask decoder D (eq. 5 and 7, algorithm 1)."""
+
+import torch
+from torch import Tensor, nn
+
+from segic.decoder.layers import ChannelNorm, Mlp
+from segic.decoder.transformer import TwoWayTransformer
+
+MASK_TOKENS = 4  # of which only the first is used; the released files hold all four
+
+
+class MaskDecoder(nn.Module):
+    """Object query and instruction tokens against the image: one mask and one score an entity."""
+
+    def __init__(self, width: int = 256):
+        super().__init__()
+        self.transformer = TwoWayTransformer(width)
+        self.iou_token = nn.Embedding(1, width)
+        self.mask_tokens = nn.Embedding(MASK_TOKENS, width)
+        self.output_upscaling = nn.Sequential(
+            nn.ConvTranspose2d(width, width // 4, 2, stride=2),
+            ChannelNorm(width // 4),
+            nn.GELU(),
+            nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
+            nn.GELU(),
+        )
+        self.output_hypernetworks_mlps = nn.ModuleList(Mlp(width, width, width // 8) for _ in range(MASK_TOKENS))
+        self.iou_prediction_head = Mlp(width, 256, MASK_TOKENS)
+
+    def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """image f' (N, C, h, w), image_pe (1, C, h, w), tokens (N, T, C) -> logits (N, 1, 4h, 4w), scores (N,), and
+        the upscaled image features (N, C / 8, 4h, 4w) that the mask was read from.
+        """
+        n, c, h, w = image.shape
+        queries = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(n, -1, -1)
+        flat = image.flatten(2).transpose(1, 2)
+        out, flat = self.transformer(flat, image_pe.flatten(2).transpose(1, 2), torch.cat([queries, tokens], dim=1))
+        upscaled = self.output_upscaling(flat.transpose(1, 2).reshape(n, c, h, w))
+        kernel = self.output_hypernetworks_mlps[0](out[:, 1])
+        logits = torch.einsum("nc,nchw->nhw", kernel, upscaled)[:, None]
+        scores = self.iou_prediction_head(out[:, 0])[:, 0]
+        return logits, scores, upscaled

@@ -1,0 +1,82 @@
+"""The two-way transformer between an entity's tokens and the image (algorithm 1, lines 6-9)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head attention with an inner width of its own. (B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C)."""
+
+    def __init__(self, width: int, heads: int, inner: int):
+        super().__init__()
+        self.heads = heads
+        self.q_proj = nn.Linear(width, inner)
+        self.k_proj = nn.Linear(width, inner)
+        self.v_proj = nn.Linear(width, inner)
+        self.out_proj = nn.Linear(inner, width)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
+        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return out
+
+
+class TokenMlp(nn.Module):
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.lin1 = nn.Linear(width, hidden)
+        self.lin2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.lin2(F.relu(self.lin1(x)))
+        return out
+
+
+class TwoWayLayer(nn.Module):
+    """Self-attention of the tokens, tokens to image, MLP, image to tokens."""
+
+    def __init__(self, width: int, heads: int, hidden: int, first: bool):
+        super().__init__()
+        self.first = first  # the first layer's self-attention replaces the tokens and sees no positions
+        self.self_attn = Attention(width, heads, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.cross_attn_token_to_image = Attention(width, heads, width // 2)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = TokenMlp(width, hidden)
+        self.norm3 = nn.LayerNorm(width)
+        self.norm4 = nn.LayerNorm(width)
+        self.cross_attn_image_to_token = Attention(width, heads, width // 2)
+
+    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+        if self.first:
+            tokens = self.self_attn(tokens, tokens, tokens)
+        else:
+            q = tokens + token_pe
+            tokens = tokens + self.self_attn(q, q, tokens)
+        tokens = self.norm1(tokens)
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image + image_pe, image))
+        tokens = self.norm3(tokens + self.mlp(tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(image + image_pe, tokens + token_pe, tokens))
+        return tokens, image
+
+
+class TwoWayTransformer(nn.Module):
+    """Depth 2, with a last attention from the tokens to the image."""
+
+    def __init__(self, width: int = 256, heads: int = 8, hidden: int = 2048, depth: int = 2):
+        super().__init__()
+        self.layers = nn.ModuleList(TwoWayLayer(width, heads, hidden, first=i == 0) for i in range(depth))
+        self.final_attn_token_to_image = Attention(width, heads, width // 2)
+        self.norm_final_attn = nn.LayerNorm(width)
+
+    def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """image (N, hw, C), image_pe (1, hw, C), tokens (N, T, C) -> tokens (N, T, C), image (N, hw, C)."""
+        token_pe = tokens
+        for layer in self.layers:
+            tokens, image = layer(tokens, image, token_pe, image_pe)
+        attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
+        return self.norm_final_attn(tokens + attended), image

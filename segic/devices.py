@@ -1,0 +1,45 @@
+"""Where a model runs, and in which precision its backbone."""
+
+import torch
+
+from segic.errors import UsageError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """auto: CUDA, else MPS, else the CPU. Also "cuda:1". UsageError for a device that this machine lacks."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (":" in name and not (kind == "cuda" and number.isdecimal())):
+        raise UsageError(f"device {name!r}: expected one of {', '.join(DEVICES)}, or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r}: this installation of torch sees no CUDA device; try --device cpu")
+    if number and int(number) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"device {name!r}: this machine has no MPS device; try --device cpu")
+    return torch.device(name)
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """auto: bfloat16 where the device multiplies it in hardware; else float16 on GPUs, float32 on CPUs."""
+    if name != "auto":
+        if name not in DTYPES:
+            raise UsageError(f"dtype {name!r}: expected one of auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    return torch.bfloat16 if _cpu_has("avx512_bf16") or _cpu_has("amx_tile") else torch.float32
+
+
+def _cpu_has(feature: str) -> bool:
+    """torch has no public name for this yet, and early versions of torch 2 have none at all."""
+    supported = getattr(torch.cpu, f"_is_{feature}_supported", None)
+    return bool(supported is not None and supported())

@@ -1,0 +1,136 @@
+"""Segmenting images by in-context examples: one or several examples, any number of entities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segic.errors import UsageError
+from segic.model import SEGIC, Context, Encoded
+from segic.text import TextEncoder, class_prompt
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image with what is to be found in others.
+
+    image: (H, W, 3) uint8 RGB. mask: (H, W), bool for one entity or integer labels with one id an entity, 0 background.
+    text: class name of the entity, for models that take text.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_] | NDArray[np.integer]
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What was found on a target, N entities.
+
+    masks: (N, H, W) bool, each pixel in at most one of them. logits: (N, H, W) float32. scores: (N,) float32, 0..1.
+    propagated: (N, h, w) float32, the propagated mask a (eq. 2) over the picture. ids: the examples' N ids, ascending.
+    """
+
+    masks: NDArray[np.bool_]
+    logits: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    propagated: NDArray[np.float32]
+    ids: tuple[int, ...]
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """(H, W) the id at each pixel, 0 for none."""
+        out = np.zeros(self.masks.shape[1:], np.int32)
+        for mask, key in zip(self.masks, self.ids, strict=True):
+            out[mask] = key
+        return out
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Examples made ready once, for any number of targets.
+
+    ids: what they show, ascending. meta: (len(ids), 768) text features, None for models without text.
+    """
+
+    contexts: tuple[Context, ...]
+    ids: tuple[int, ...]
+    meta: Tensor | None
+
+
+def to_batch(image: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) tensor; UsageError for any other array."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise UsageError(f"the image is {image.dtype} of shape {image.shape}; expected uint8 of shape (H, W, 3), RGB")
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+
+
+def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncoder | None = None) -> Prompt:
+    """Encodes the examples. An id in several examples is one entity that is shown several times.
+
+    Raises UsageError for no example, a mask of another size than its image, only empty masks, or a text that the model
+    cannot take.
+    """
+    if not examples:
+        raise UsageError("no example was given; at least one image with a mask is needed")
+    contexts: list[Context] = []
+    words: dict[int, str | None] = {}
+    for number, example in enumerate(examples, start=1):
+        picture = to_batch(example.image)
+        labels = example.mask.astype(np.int32)
+        if labels.ndim != 2:
+            raise UsageError(f"example {number}: the mask has the shape {labels.shape}; expected (H, W)")
+        if labels.shape != example.image.shape[:2]:
+            raise UsageError(
+                f"example {number}: the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its image is "
+                f"{example.image.shape[1]}x{example.image.shape[0]}; they must be of one size"
+            )
+        ids = tuple(int(i) for i in np.unique(labels) if i)
+        if not ids:
+            continue
+        encoded = model.encode(picture)[0]
+        masks = torch.from_numpy(np.stack([labels == i for i in ids]))
+        contexts.append(model.context(encoded, masks, ids))
+        words.update((key, example.text) for key in ids if example.text or key not in words)
+    if not contexts:
+        raise UsageError(f"all {len(examples)} example masks are empty; nothing says what to segment")
+    keys = tuple(sorted(words))
+    return Prompt(tuple(contexts), keys, _meta(model, [words[key] for key in keys], text))
+
+
+def _meta(model: SEGIC, words: Sequence[str | None], text: TextEncoder | None) -> Tensor | None:
+    if model.config.instructions.meta != "text":
+        if any(words):
+            raise UsageError(
+                f"the model {model.name or model.config.backbone} takes no class text: leave the text out, or take a "
+                "model with a text encoder (segic-l-80k; pip install 'segic[hf]')"
+            )
+        return None
+    from segic.text import default_text
+
+    encoder = text or default_text(model.device)
+    return encoder([class_prompt(word) for word in words]).to(model.device)
+
+
+def segment_encoded(model: SEGIC, target: Encoded, prompt: Prompt) -> Segmentation:
+    """The prompt's entities on an encoded target."""
+    prediction = model.predict(target, prompt.contexts, entities=prompt.ids, meta=prompt.meta)
+    logits = model.upsample(prediction.logits, target.canvas)
+    best = logits.max(0)
+    owner = torch.where(best.values > 0, best.indices, -1)
+    masks = owner[None] == torch.arange(len(prompt.ids), device=owner.device)[:, None, None]
+    propagated = prediction.propagated
+    if target.canvas.valid is not None:
+        height = round(propagated.shape[1] * target.canvas.picture[0] / target.canvas.padded[0])
+        width = round(propagated.shape[2] * target.canvas.picture[1] / target.canvas.padded[1])
+        propagated = propagated[:, :height, :width]
+    return Segmentation(
+        masks.cpu().numpy(),
+        logits.cpu().numpy(),
+        prediction.scores.clamp(0, 1).cpu().numpy(),
+        propagated.cpu().numpy(),
+        prompt.ids,
+    )

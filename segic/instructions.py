@@ -1,0 +1,46 @@
+"""In-context instructions (paper section 3.2, eq. 2-4 and 6): what the examples tell the decoder about N entities."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """c = {a, p, v, m} for N entities on each of B targets; None where an instruction is switched off.
+
+    propagated: a, (B, N, P, H, W): at the canvas's size for the paper's models, one value a token for dense matching.
+    points:     p, (B, N, 2) x, y in 0..1 of the canvas.
+    visual:     v, (B, N, R, C): one feature for each of R examples. An entity that some example does not show repeats
+                one of its own.
+    meta:       m, (B, N, 768) text features, for models that take text.
+    """
+
+    propagated: Tensor | None
+    points: Tensor | None
+    visual: Tensor | None
+    meta: Tensor | None
+
+
+def mask_pool(features: Tensor, weights: Tensor) -> Tensor:
+    """Eq. 3: v = y / |y| . f. features (B, C, h, w), weights (B, N, h, w) 0..1 -> (B, N, C).
+
+    The divisor is at least 1e-6 of a token: any mask that covers something has a mean. An empty mask gives zeros.
+    """
+    total = weights.sum((-2, -1)).clamp(min=1e-6)
+    return torch.einsum("bchw,bnhw->bnc", features.float(), weights.float()) / total[..., None]
+
+
+def best_points(propagated: Tensor, pixel_centres: bool) -> Tensor:
+    """Eq. 2's Topk with k = 1: the largest value of (..., H, W) -> (..., 2) x, y in 0..1, at the value's centre.
+
+    pixel_centres: half a step is added to the integer position; both conventions of the paper's code and of dense
+    matching want it, so it is only off for tests of the raw position.
+    """
+    height, width = propagated.shape[-2:]
+    index = propagated.flatten(-2).argmax(-1)
+    half = 0.5 if pixel_centres else 0.0
+    x = (index % width + half) / width
+    y = (torch.div(index, width, rounding_mode="floor") + half) / height
+    return torch.stack([x, y], dim=-1)

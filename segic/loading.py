@@ -1,0 +1,84 @@
+"""From a name to a model that is ready to run."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from segic.backbones import build_backbone, width_of
+from segic.config import ModelConfig
+from segic.decoder import Decoder
+from segic.devices import choose_device, choose_dtype
+from segic.errors import SegicError, UsageError
+from segic.model import SEGIC
+from segic.presets import DEFAULT_MODEL, find_preset
+from segic.weights.hashing import Progress
+from segic.weights.resolve import resolve
+from segic.weights.tensors import load_tensors, read_header
+
+SIZES = (112, 2016)  # what `size` may be; below, nothing is left to match, above, position embeddings make no sense
+
+
+def build_decoder(config: ModelConfig) -> Decoder:
+    """An untrained decoder for the configuration."""
+    width = width_of(config.backbone) * max(1, len(config.layers))
+    return Decoder(config, width, width)
+
+
+def load_decoder(path: Path, config: ModelConfig) -> tuple[Decoder, ModelConfig]:
+    """The decoder of a safetensors file, and its configuration: the file's own where it carries one, else `config`.
+
+    Raises UsageError for a file that holds something else.
+    """
+    _, metadata = read_header(path)
+    if "config" in metadata:
+        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+    with torch.device("meta"):
+        decoder = build_decoder(config)
+    tensors = {key: value.float() for key, value in load_tensors(path).items()}
+    try:
+        decoder.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise UsageError(f"{path} does not hold a decoder for this model: {error}") from error
+    return decoder, config
+
+
+def load_model(
+    name: str = DEFAULT_MODEL,
+    *,
+    weights: Path | str | None = None,
+    backbone_weights: Path | str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    size: int | None = None,
+    fetch: bool = True,
+    progress: Progress | None = None,
+) -> SEGIC:
+    """A model by name, its files fetched into the local cache if need be.
+
+    weights, backbone_weights: local files to take instead. device: auto, cpu, cuda, cuda:N, mps. dtype: precision of
+    the backbone (auto, float32, bfloat16, float16); the decoder runs in float32 on a CPU and in the same precision on a
+    GPU. size: pixels, other than the preset's; see `ModelConfig`. Raises UsageError for a value that cannot be met, and
+    as `segic.weights.resolve`.
+    """
+    preset = find_preset(name)
+    if size is not None and not SIZES[0] <= size <= SIZES[1]:
+        raise UsageError(f"size {size}: expected {SIZES[0]} to {SIZES[1]} pixels")
+    target = choose_device(device)
+    precision = choose_dtype(dtype, target)
+    decoder_path = resolve(name, None if weights is None else Path(weights), fetch=fetch, progress=progress)
+    decoder, config = load_decoder(decoder_path, preset.config)
+    backbone_path = resolve(
+        config.backbone, None if backbone_weights is None else Path(backbone_weights), fetch=fetch, progress=progress
+    )
+    if size is not None:
+        config = replace(config, size=size)
+    try:
+        backbone = build_backbone(config.backbone, config.layers, backbone_path).to(device=target, dtype=precision)
+        decoder = decoder.to(device=target, dtype=torch.float32 if target.type == "cpu" else precision)
+    except torch.cuda.OutOfMemoryError as error:
+        raise SegicError(
+            f"{name} does not fit into the memory of {target}; try --device cpu or a smaller model"
+        ) from error
+    return SEGIC(config, backbone, decoder, name, files={"decoder": decoder_path, "backbone": backbone_path})

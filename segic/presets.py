@@ -1,0 +1,62 @@
+"""Named models: how each is built, and which files it takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from segic.config import InstructionConfig, MatchingConfig, ModelConfig
+from segic.errors import UsageError
+
+DEFAULT_MODEL = "segic-s"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """name: on the command line and of the decoder's weight file. config: the model. video_prompt: the constant text of
+    a model that takes text, used in video, where nobody is asked for a class.
+    """
+
+    name: str
+    config: ModelConfig
+    description: str
+    video_prompt: str | None = None
+
+    @property
+    def backbone(self) -> str:
+        """Name of the backbone and of its weight file."""
+        return self.config.backbone
+
+
+# The video text as the released code writes it, without the paper's full stop.
+_VIDEO_PROMPT = "please segment the instances"
+
+PRESETS: Mapping[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            "segic-s",
+            ModelConfig(
+                backbone="dinov2-s",
+                layers=(6, 9, 12),
+                size=476,
+                canvas="frame",
+                matching=MatchingConfig(),
+                residual=True,
+                detail=24,
+                recent=3,
+                instructions=InstructionConfig(meta="constant"),
+            ),
+            "DINOv2 ViT-S/14 with dense matching; ships with the package",
+        ),
+        Preset("segic-l-80k", ModelConfig(), "the authors' DINOv2-L, 80k samples an epoch", _VIDEO_PROMPT),
+        Preset("segic-l-160k", ModelConfig(), "the authors' DINOv2-L, 160k samples an epoch", _VIDEO_PROMPT),
+        Preset("segic-b", ModelConfig(backbone="dinov2-b"), "the paper's ablations; to be trained", _VIDEO_PROMPT),
+        Preset("segic-g", ModelConfig(backbone="dinov2-g"), "the paper's largest; to be trained", _VIDEO_PROMPT),
+    )
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of that name; UsageError lists those there are."""
+    if name not in PRESETS:
+        raise UsageError(f"no model is named {name!r}; there are {', '.join(PRESETS)} (see `segic models list`)")
+    return PRESETS[name]
