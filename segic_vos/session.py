@@ -1,0 +1,169 @@
+"""One video, frame by frame: the first masks, propagation, and masks given later are one call."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segic.errors import UsageError
+from segic.model import SEGIC, Context, Encoded
+from segic_vos.frames import Annotation, FrameResult
+
+MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a session knows of its video; its size depends on the number of objects, not of frames.
+
+    ids: every object followed so far, ascending. given: examples with masks from a person, oldest first.
+    recent: the last frames with the masks that were predicted or given for them, oldest first.
+    """
+
+    ids: tuple[int, ...] = ()
+    given: tuple[Context, ...] = ()
+    recent: tuple[Context, ...] = ()
+
+
+class VideoSession:
+    """Follows the objects of one video.
+
+    probabilities: results carry each object's soft mask as well.
+    meta: (768,) text feature, for models that take text.
+    """
+
+    def __init__(self, model: SEGIC, *, probabilities: bool = False, meta: Tensor | None = None):
+        self.model = model
+        self.probabilities = probabilities
+        self.meta = meta
+        self._ids: tuple[int, ...] = ()
+        self._given: list[Context] = []
+        self._recent: deque[Context] = deque(maxlen=max(1, model.config.recent))
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Every object followed so far, ascending."""
+        return self._ids
+
+    @property
+    def state(self) -> State:
+        """What the session keeps."""
+        return State(self._ids, tuple(self._given), tuple(self._recent))
+
+    def step(self, pixels: NDArray[np.uint8], annotation: Annotation | None = None) -> FrameResult:
+        """The next frame, (H, W, 3) uint8 RGB, and its masks if a person gave some; see `step_encoded`."""
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
+        return self.step_encoded(self.model.encode(image)[0], annotation)
+
+    def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
+        """The next frame, encoded.
+
+        Given masks are an in-context example from this frame on, and they are this frame's output to the pixel. Objects
+        that were followed before and that the annotation does not show are still predicted, on what it leaves as
+        background. Before any mask was given the result has no objects.
+
+        Raises UsageError for a frame or a mask of another size than the first frame's, and for an id that the
+        annotation names but does not show. The session stays as it was then.
+        """
+        self._check_size(image)
+        if annotation is not None:
+            _check_annotation(annotation, image.canvas.frame)
+        shown = annotation.ids if annotation is not None else ()
+        followed = tuple(i for i in self._ids if i not in shown)
+        labels = np.zeros(image.canvas.frame, np.int32)
+        scores: dict[int, float] = {}
+        probabilities = None
+        if followed:
+            prediction = self.model.predict(
+                image, self._given, self._recent, entities=self._ids, meta=self.meta, video=True
+            )
+            kept = [self._ids.index(i) for i in followed]
+            logits = prediction.logits[kept]
+            if annotation is None:
+                self._recent.append(self.model.remember(image, logits, followed))
+            full = self.model.upsample(logits, image.canvas)
+            labels = resolve(full, followed)
+            scores = dict(zip(followed, prediction.scores[kept].clamp(0, 1).tolist(), strict=True))
+            probabilities = full.sigmoid().to(torch.float16).cpu().numpy() if self.probabilities else None
+        if annotation is not None:
+            self._ids = tuple(sorted({*self._ids, *shown}))
+            labels = np.where(annotation.labels != 0, annotation.labels, labels)
+            scores.update(dict.fromkeys(shown, 1.0))
+            if shown:
+                self._keep_given(self._example(image, annotation.labels, shown))
+            if self._ids:
+                # The same one where nothing was predicted: it is then known not to be a second example.
+                self._recent.append(self._example(image, labels, self._ids) if followed else self._given[-1])
+            if self.probabilities:
+                probabilities = self._given_probabilities(labels, followed, probabilities)
+        return FrameResult(labels, self._ids, dict(sorted(scores.items())), annotation is not None, probabilities)
+
+    def remember(self, image: Encoded, labels: NDArray[np.int32]) -> None:
+        """Takes a frame whose masks are known, (H, W) of the session's ids, as a recent one without predicting it.
+
+        Used to go on with a video that was interrupted: first the given frames through `step_encoded`, then the last
+        few written masks through this.
+        """
+        self._check_size(image)
+        if self._ids:
+            self._recent.append(self._example(image, labels, self._ids))
+
+    def _example(self, image: Encoded, labels: NDArray[np.int32], ids: Sequence[int]) -> Context:
+        masks = torch.from_numpy(np.stack([labels == i for i in ids]))
+        return self.model.context(image, masks, ids)
+
+    def _check_size(self, image: Encoded) -> None:
+        size = image.canvas.frame
+        if self._size is None:
+            self._size = size
+        elif self._size != size:
+            raise UsageError(
+                f"this frame is {size[1]}x{size[0]} pixels, the first one was {self._size[1]}x{self._size[0]}; "
+                "one session takes frames of one size"
+            )
+
+    def _keep_given(self, example: Context) -> None:
+        """Adds a given example. Beyond MAX_GIVEN the oldest but the first goes that is no object's only one."""
+        self._given.append(example)
+        position = 1
+        while len(self._given) > MAX_GIVEN and position < len(self._given) - 1:
+            rest = self._given[:position] + self._given[position + 1 :]
+            shown = {i for context in rest for i in context.entities}
+            if shown.issuperset(self._given[position].entities):
+                self._given = rest
+            else:
+                position += 1
+
+    def _given_probabilities(
+        self, labels: NDArray[np.int32], followed: Sequence[int], predicted: NDArray[np.float16] | None
+    ) -> NDArray[np.float16]:
+        """(len(ids), H, W): certain for given masks, predicted for the others."""
+        out = np.zeros((len(self._ids), *labels.shape), np.float16)
+        for row, i in enumerate(self._ids):
+            out[row] = labels == i if predicted is None or i not in followed else predicted[followed.index(i)]
+        return out
+
+
+def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:
+    """Raises UsageError where the masks do not fit the frame or an object has none."""
+    if annotation.labels.shape != frame:
+        raise UsageError(
+            f"the mask is {annotation.labels.shape[1]}x{annotation.labels.shape[0]} pixels, its frame is "
+            f"{frame[1]}x{frame[0]}; they must be of one size"
+        )
+    for i in annotation.ids:
+        if not (annotation.labels == i).any():
+            raise UsageError(f"the mask names the object {i} but has no pixel of it; leave the id out")
+
+
+def resolve(logits: Tensor, ids: Sequence[int]) -> NDArray[np.int32]:
+    """(N, H, W) logits -> (H, W) int32: per pixel the object of the largest logit above zero, else 0."""
+    best = logits.max(0)
+    table = torch.tensor([0, *ids], dtype=torch.int32, device=logits.device)
+    out: NDArray[np.int32] = table[torch.where(best.values > 0, best.indices + 1, 0)].cpu().numpy()
+    return out
