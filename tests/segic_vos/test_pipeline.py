@@ -1,0 +1,195 @@
+"""Order, bounds, errors and interrupts of the pipeline, on a stand-in model."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from segic_vos.frames import Annotation, Frame
+from segic_vos.pipeline import Stopped, run_pipeline
+from segic_vos.threads import Ahead
+
+
+class Recorder:
+    """A sink that keeps the names it was given."""
+
+    def __init__(self, fail_at: int | None = None, delay: float = 0.0) -> None:
+        self.names: list[str] = []
+        self.results = []
+        self.closed = 0
+        self._fail_at, self._delay = fail_at, delay
+
+    def write(self, frame, result):
+        time.sleep(self._delay)
+        if frame.index == self._fail_at:
+            raise OSError(28, "No space left on device")
+        self.names.append(frame.name)
+        self.results.append(result)
+
+    def close(self):
+        self.closed += 1
+
+
+def make_frames(count, size=(8, 10), fail_at=None, error=ValueError, taken=None):
+    for index in range(count):
+        if index == fail_at:
+            raise error(f"frame {index} is broken")
+        if taken is not None:
+            taken.append(index)
+        pixels = np.zeros((*size, 3), np.uint8)
+        pixels[:, index % size[1]] = 255
+        yield Frame(index, f"{index:05d}", pixels)
+
+
+def first_mask(frame):
+    if frame.index:
+        return None
+    labels = np.zeros(frame.size, np.int32)
+    labels[:, 0] = 7
+    return Annotation(labels, (7,))
+
+
+def names(count):
+    return [f"{index:05d}" for index in range(count)]
+
+
+@pytest.fixture(autouse=True)
+def no_threads_left():
+    before = set(threading.enumerate())
+    yield
+    assert not [thread for thread in set(threading.enumerate()) - before if thread.is_alive()]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 50])
+def test_every_frame_once_in_order_to_every_sink(fake_model, colour_session, batch):
+    sinks = [Recorder(), Recorder(delay=0.001)]
+    seen = []
+    timings = run_pipeline(
+        make_frames(23),
+        fake_model,
+        colour_session,
+        sinks,
+        annotation_of=first_mask,
+        batch=batch,
+        on_result=lambda frame, result: seen.append(frame.index),
+    )
+    assert sinks[0].names == sinks[1].names == names(23)
+    assert [sink.closed for sink in sinks] == [1, 1]
+    assert seen == list(range(23))
+    assert timings.frames == 23
+    assert 0 < timings.first <= timings.wall
+    assert timings.write >= 0.023
+    # The first frame goes alone, so that its result does not wait for a batch.
+    assert fake_model.batches[0] == 1
+    assert max(fake_model.batches) == min(batch, 22)
+    # The object moves one column a frame: the session's answer must belong to the frame it is written with.
+    for index, result in enumerate(sinks[0].results):
+        assert (result.labels[:, index % 10] == 7).all()
+        assert (result.labels == 7).sum() == 8
+
+
+def test_frames_of_two_sizes_never_share_a_batch(fake_model, colour_session):
+    def frames():
+        yield from make_frames(3, size=(8, 10))
+        yield from (Frame(3 + frame.index, f"x{frame.index}", frame.pixels) for frame in make_frames(3, size=(10, 8)))
+
+    sink = Recorder()
+    run_pipeline(frames(), fake_model, colour_session, [sink], batch=4)
+    assert fake_model.batches == [1, 2, 3]
+    assert len(sink.names) == 6
+
+
+def test_decoding_error_keeps_the_frames_before_it(fake_model, colour_session):
+    sink = Recorder(delay=0.002)
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(30, fail_at=17), fake_model, colour_session, [sink], batch=4)
+    assert str(caught.value.__cause__) == "frame 17 is broken"
+    assert sink.names == names(17)
+    assert sink.closed == 1
+    assert caught.value.timings.frames == 17
+
+
+def test_writing_error_stops_the_rest_soon_and_closes_all_sinks(fake_model, colour_session):
+    taken = []
+    good, full = Recorder(), Recorder(fail_at=5)
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(10_000, taken=taken), fake_model, colour_session, [good, full], batch=2)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert full.names == names(5)
+    assert good.names[:6] == names(6)
+    assert (good.closed, full.closed) == (1, 1)
+    assert len(taken) < 100
+
+
+def test_error_at_close_is_told(fake_model, colour_session):
+    class Unclosable(Recorder):
+        def close(self):
+            raise OSError("cannot finish the file")
+
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(3), fake_model, colour_session, [Unclosable()])
+    assert "cannot finish" in str(caught.value.__cause__)
+
+
+def test_model_error_is_the_first_error(fake_model, colour_session):
+    def fail(batch):
+        if len(fake_model.batches) == 3:
+            raise RuntimeError("no such kernel")
+
+    fake_model.fail = fail
+    sink = Recorder()
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(30), fake_model, colour_session, [sink], batch=2)
+    assert "no such kernel" in str(caught.value.__cause__)
+    assert sink.names == names(5)
+
+
+def test_interrupt_keeps_what_was_computed(fake_model, colour_session):
+    def interrupt(frame, result):
+        if frame.index == 6:
+            raise KeyboardInterrupt
+
+    sink = Recorder(delay=0.002)
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(10_000), fake_model, colour_session, [sink], on_result=interrupt)
+    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+    assert sink.names == names(7)
+    assert sink.closed == 1
+
+
+def test_out_of_memory_halves_the_batch_and_says_so(fake_model, colour_session):
+    def fail(batch):
+        if batch > 3:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+
+    fake_model.fail = fail
+    notes, sink = [], Recorder()
+    run_pipeline(make_frames(20), fake_model, colour_session, [sink], batch=8, note=notes.append)
+    assert sink.names == names(20)
+    assert max(fake_model.batches) <= 3
+    assert len(notes) == 2
+    assert "8 frames" in notes[0]
+
+
+def test_queues_are_bounded(fake_model, colour_session):
+    taken, gap = [], []
+    run_pipeline(
+        make_frames(200, taken=taken),
+        fake_model,
+        colour_session,
+        [Recorder()],
+        batch=4,
+        on_result=lambda frame, _: (time.sleep(0.001), gap.append(len(taken) - frame.index)),
+    )
+    assert max(gap) <= 2 * 4 + 4 + 3
+
+
+def test_a_hanging_consumer_does_not_keep_ahead_alive():
+    ahead = Ahead(iter(range(10**9)), depth=2, name="count")
+    assert next(ahead) == 0
+    ahead.close()
+    assert list(ahead) == []
