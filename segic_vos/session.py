@@ -70,9 +70,9 @@ class VideoSession:
         Raises UsageError for a frame or a mask of another size than the first frame's, and for an id that the
         annotation names but does not show. The session stays as it was then.
         """
-        self._check_size(image)
         if annotation is not None:
             _check_annotation(annotation, image.canvas.frame)
+        self._check_size(image)
         shown = annotation.ids if annotation is not None else ()
         followed = tuple(i for i in self._ids if i not in shown)
         labels = np.zeros(image.canvas.frame, np.int32)
@@ -80,7 +80,7 @@ class VideoSession:
         probabilities = None
         if followed:
             prediction = self.model.predict(
-                image, self._given, self._recent, entities=self._ids, meta=self.meta, video=True
+                image, self._given, tuple(self._recent), entities=self._ids, meta=self.meta, video=True
             )
             kept = [self._ids.index(i) for i in followed]
             logits = prediction.logits[kept]

@@ -1,0 +1,101 @@
+"""The output folder of a run: which files it holds, and when an existing one may be used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from segic.errors import UsageError
+from segic_vos.sinks.files import make_folder, write_atomically
+
+Existing = Literal["refuse", "overwrite", "resume"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Paths below `root`. `soft` and `rle` exist only where they were asked for."""
+
+    root: Path
+
+    @property
+    def masks(self) -> Path:
+        return self.root / "masks"
+
+    @property
+    def overlay(self) -> Path:
+        return self.root / "overlay.mp4"
+
+    @property
+    def summary(self) -> Path:
+        return self.root / "summary.json"
+
+    @property
+    def records(self) -> Path:
+        return self.root / "frames.jsonl"
+
+    @property
+    def rle(self) -> Path:
+        return self.root / "masks.json"
+
+    @property
+    def soft(self) -> Path:
+        return self.root / "soft"
+
+    def all(self) -> tuple[Path, ...]:
+        """Everything that a run may write: the records, which vouch for the rest, first, the summary last."""
+        return self.records, self.masks, self.overlay, self.rle, self.soft, self.summary
+
+    def check(self, existing: Existing, inputs: tuple[Path, ...]) -> None:
+        """Raise UsageError unless the folder may be used; change nothing.
+
+        A folder that holds something is refused, unless it was asked to overwrite or resume it and segic made it: a
+        `masks` folder of the user's own is never deleted. Nor may an input lie where the output goes.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"{self.root} is a file; --out must name a folder")
+        places = [path.resolve() for path in self.all()]
+        for given in inputs:
+            resolved = given.resolve()
+            if any(resolved == place or place in resolved.parents for place in places):
+                raise UsageError(f"{given} lies where the output goes ({self.root}); give another folder with --out")
+        if not self.root.is_dir() or not any(self.root.iterdir()):
+            return
+        if existing == "refuse":
+            raise UsageError(
+                f"the output folder {self.root} exists already: --resume goes on with it, --overwrite replaces it, "
+                "--out names another"
+            )
+        if self.read_summary() is None and any(path.exists() for path in self.all()):
+            raise UsageError(
+                f"{self.root} has no summary.json of segic, so nothing in it is replaced: "
+                "give another folder with --out"
+            )
+
+    def create(self, existing: Existing) -> None:
+        """Make the folder; with "overwrite" remove what an earlier run wrote (and only that).
+
+        Raises SegicError where the folder cannot be made.
+        """
+        if existing == "overwrite":
+            for path in self.all():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        make_folder(self.root)
+
+    def read_summary(self) -> dict[str, Any] | None:
+        """The summary of an earlier run, None where there is none of segic's."""
+        try:
+            values = json.loads(self.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return values if isinstance(values, dict) and values.get("program") == "segic" else None
+
+    def write_summary(self, values: Mapping[str, Any]) -> None:
+        """Replace the summary in one step. Raises SegicError where it cannot be written."""
+        write_atomically(self.summary, (json.dumps(values, indent=2) + "\n").encode())

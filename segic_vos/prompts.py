@@ -1,0 +1,25 @@
+"""The meta instruction of a video: nobody is asked for a class, so models that read text get their constant one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segic.presets import PRESETS
+from segic.text import INSTANCE_PROMPT, default_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segic.model import SEGIC
+
+
+def video_meta(model: SEGIC) -> Tensor | None:
+    """The text feature (768,) of the model's video prompt, float32 on its device; None for models without text.
+
+    Raises: UsageError where the feature is not stored and no language model is installed.
+    """
+    if model.config.instructions.meta != "text":
+        return None
+    preset = PRESETS.get(model.name)
+    prompt = (preset.video_prompt if preset else None) or INSTANCE_PROMPT
+    return default_text(model.device)([prompt])[0].to(model.device)

@@ -1,0 +1,122 @@
+"""Go on with a run that was stopped.
+
+What the model carries from frame to frame is of constant size: the given masks and the last few frames with their
+masks. So of the finished frames only those are encoded again; their masks are read from the files that were written.
+The overlay and the RLE file are made anew from the mask files, which costs decoding but no model. The masks of the
+last frames are restored as written, without the model's own fractional certainty: a resumed run may differ in a few
+edge pixels from one that was never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from segic.errors import SegicError, UsageError
+from segic_vos.frames import Annotation, Frame, FrameResult, Sink
+from segic_vos.outputs import Outputs
+from segic_vos.pipeline import Encoder, Follower
+from segic_vos.records import FrameRecord, read_records
+
+# Settings that decide what the masks are. Device, batch and the like may change in between.
+_DECISIVE = ("video", "masks", "mask_form", "start", "end", "every", "decoder")
+_DECISIVE_MODEL = ("name", "size", "weights")
+
+
+class Resumable(Follower, Protocol):
+    """The part of `VideoSession` that restores its state."""
+
+    def remember(self, encoded: Any, labels: NDArray[np.int32], /) -> None:
+        """Take a recent frame's masks as known."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The frames that an earlier run finished, in order from the first."""
+
+    records: tuple[FrameRecord, ...] = ()
+    complete: bool = False
+
+
+def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mapping[str, Any]) -> Finished:
+    """What the earlier run in `outputs` left. Raises UsageError where it had other settings."""
+    earlier = outputs.read_summary()
+    if earlier is None:
+        return Finished()
+    for kind, names, now in (("settings", _DECISIVE, settings), ("model", _DECISIVE_MODEL, model)):
+        before = earlier.get(kind) or {}
+        for name in names:
+            if name in before and before[name] != now.get(name):
+                raise UsageError(
+                    f"--resume: the run in {outputs.root} had {name} = {before[name]!r}, this one has "
+                    f"{now.get(name)!r}: use the same, or --overwrite to start anew"
+                )
+    records = []
+    for record in read_records(outputs.records):
+        if not mask_path(outputs, record.name).is_file():
+            break
+        records.append(record)
+    whole = earlier.get("status") == "complete" and len(records) == earlier.get("frames")
+    return Finished(tuple(records), whole)
+
+
+def replay(
+    frames: Iterator[Frame],
+    records: Sequence[FrameRecord],
+    outputs: Outputs,
+    *,
+    model: Encoder,
+    session: Resumable,
+    recent: int,
+    annotation_of: Callable[[Frame], Annotation | None],
+    sinks: Sequence[Sink],
+    on_result: Callable[[Frame, FrameResult], None],
+) -> None:
+    """Take the finished frames from `frames`, restore `session`, and write them once more to `sinks`.
+
+    recent: how many frames back the session looks.
+    Raises UsageError where the frames are not those that were recorded.
+    """
+    for position, record in enumerate(records):
+        frame = next(frames, None)
+        if frame is None or frame.name != record.name:
+            found = "the end" if frame is None else f"frame {frame.name}"
+            raise UsageError(
+                f"--resume: frame {record.name} was finished by the earlier run, but the input has {found} in its "
+                "place; use --overwrite to start anew"
+            )
+        labels = read_labels(mask_path(outputs, frame.name))
+        annotation = annotation_of(frame)
+        if annotation is not None:
+            session.step_encoded(_encode(model, frame), annotation)
+        elif position >= len(records) - recent:
+            session.remember(_encode(model, frame), labels)
+        result = FrameResult(labels, tuple(sorted(record.areas)), record.scores, record.given)
+        for sink in sinks:
+            sink.write(frame, result)
+        on_result(frame, result)
+
+
+def mask_path(outputs: Outputs, name: str) -> Path:
+    """The mask file of the frame called `name`."""
+    return outputs.masks / f"{name}.png"
+
+
+def read_labels(path: Path) -> NDArray[np.int32]:
+    """A mask file that segic wrote: (H, W) int32, the values as they stand. Raises SegicError for a damaged one."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image).astype(np.int32)
+    except (OSError, ValueError) as error:
+        raise SegicError(f"{path} cannot be read: {error}; delete it and use --resume again") from error
+
+
+def _encode(model: Encoder, frame: Frame) -> Any:
+    return model.encode(torch.from_numpy(frame.pixels).permute(2, 0, 1)[None])[0]

@@ -1,0 +1,353 @@
+"""One clip from its file to its masks: everything that `segic vos run` does but talk.
+
+clip = open_clip(ClipJob(Path("dog.mp4"), masks="first.png", out=Path("dog_segic")))
+summary = run_clip(clip, segic.load_model("segic-s"))
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from segic.config import ModelConfig
+from segic.errors import SegicError
+from segic_vos.frames import Annotation, Frame, FrameResult, Sink, Source
+from segic_vos.masks import Annotations, Form, read_annotations
+from segic_vos.outputs import Existing, Outputs
+from segic_vos.pipeline import Encoder, Stopped, run_pipeline
+from segic_vos.records import RecordWriter, Statistics
+from segic_vos.resume import Finished, Resumable, finished_frames, replay
+from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
+from segic_vos.sources import Decoder, SizeChange, SourceWarning, open_source
+from segic_vos.summary import RunSummary, Status, describe_model
+from segic_vos.timings import Timings
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """What to do with one clip.
+
+    video: a video file or a folder of frames. masks: a mask file, a folder or a glob pattern, see `read_annotations`.
+    out: the output folder. start, end, every: which frames, `end` left out. overlay, rle, soft: what to write beside
+    the masks. batch: frames that go through the backbone together.
+    """
+
+    video: Path
+    masks: Path | str
+    out: Path
+    start: int = 0
+    end: int | None = None
+    every: int = 1
+    decoder: Decoder = "pyav"
+    mask_form: Form = "auto"
+    many_ids: bool = False
+    on_size_change: SizeChange = "error"
+    overlay: bool = True
+    rle: bool = False
+    soft: bool = False
+    existing: Existing = "refuse"
+    batch: int = 4
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values; paths are made absolute, so that a later run can be compared from anywhere."""
+        named = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("existing", "out")}
+        return {**named, "video": str(self.video.absolute()), "masks": str(Path(self.masks).absolute())}
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An opened job whose request has been checked as far as it can be without the model."""
+
+    job: ClipJob
+    source: Source
+    annotations: Annotations
+    outputs: Outputs
+    notes: list[str] = field(default_factory=list)
+
+
+class ClipStopped(SegicError):
+    """A run that ended before its clip did. What was finished is on the disk, `summary` says what."""
+
+    def __init__(self, message: str, summary: RunSummary, exit_status: int) -> None:
+        super().__init__(message)
+        self.summary = summary
+        self.exit_status = exit_status
+
+
+class VideoModel(Encoder, Protocol):
+    """What is asked of the model here; `segic.SEGIC` has it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    @property
+    def files(self) -> Mapping[str, Path]: ...
+
+
+Progress = Callable[[Frame, FrameResult], None]
+Note = Callable[[str], None]
+
+
+def open_clip(job: ClipJob) -> Clip:
+    """Open the video, read the masks, judge the output folder. Nothing is written.
+
+    Raises: UsageError for whatever cannot be carried out as given.
+    """
+    notes: list[str] = []
+    with _source_warnings(notes.append):
+        source = open_source(
+            job.video,
+            decoder=job.decoder,
+            start=job.start,
+            end=job.end,
+            every=job.every,
+            on_size_change=job.on_size_change,
+        )
+    annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
+    outputs = Outputs(job.out)
+    outputs.check(job.existing, inputs=(job.video, Path(job.masks)))
+    return Clip(job, source, annotations, outputs, notes)
+
+
+def run_clip(
+    clip: Clip,
+    model: VideoModel,
+    *,
+    on_result: Progress = lambda _frame, _result: None,
+    note: Note = lambda _: None,
+    make_session: Callable[[VideoModel, bool], Resumable] | None = None,
+) -> RunSummary:
+    """Follow the clip's objects to its end and write everything that its job asks for.
+
+    on_result: called after every frame, those of an earlier run included. note: told in words of what is odd in the
+    input. make_session: (model, with probabilities) to a session; `VideoSession` where None.
+
+    Raises: UsageError before anything is written, where the request cannot be carried out; `ClipStopped` where the run
+    ended early (a truncated video, a full disk, Ctrl-C): the frames before are written, and the summary too.
+    """
+    described = describe_model(model.name, model.config, model.device, model.dtype, model.files)
+    return _Run(clip, model, described, on_result, note, make_session or _video_session).run()
+
+
+def _video_session(model: VideoModel, probabilities: bool) -> Resumable:
+    from segic.model import SEGIC
+    from segic_vos.prompts import video_meta
+    from segic_vos.session import VideoSession
+
+    if not isinstance(model, SEGIC):
+        raise TypeError(f"{type(model).__name__} is no SEGIC model: pass make_session too")
+    return VideoSession(model, probabilities=probabilities, meta=video_meta(model))
+
+
+@dataclass(frozen=True)
+class _Sinks:
+    """records: masks and records, which go on where an earlier run stopped. anew: written from the first frame on,
+    finished ones included. further: only for frames that this run makes.
+    """
+
+    records: RecordWriter
+    anew: tuple[Sink, ...]
+    further: tuple[Sink, ...]
+
+    def all(self) -> tuple[Sink, ...]:
+        return (self.records, *self.anew, *self.further)
+
+
+class _Run:
+    """The steps of `run_clip`, in order."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        model: VideoModel,
+        described: Mapping[str, Any],
+        on_result: Progress,
+        note: Note,
+        make_session: Callable[[VideoModel, bool], Resumable],
+    ) -> None:
+        self._clip, self._job, self._outputs = clip, clip.job, clip.outputs
+        self._model = model
+        self._session = make_session(model, clip.job.soft)
+        self._on_result, self._tell = on_result, note
+        self._notes: list[str] = []
+        self._told_of_masks = 0
+        self._described = described
+        self._first: int | None = None
+        self._palette: bytes | None = None
+        for text in clip.notes:
+            self._note(text)
+
+    def run(self) -> RunSummary:
+        job, outputs = self._job, self._outputs
+        finished = Finished()
+        if job.existing == "resume":
+            finished = finished_frames(outputs, job.settings(), self._described)
+            if finished.complete and all(path.exists() for path in self._written().values()):
+                self._note("the earlier run is complete: nothing is left to do")
+                return self._summary("complete", Timings(), Statistics(finished.records), finished)
+        with _source_warnings(self._note):
+            frames = self._checked_frames()
+            outputs.create(job.existing)
+            sinks = self._open_sinks(finished)
+            statistics = sinks.records.statistics
+            outputs.write_summary(self._summary("running", Timings(), statistics, finished).as_dict())
+            try:
+                timings = self._follow(frames, finished, sinks)
+            except Stopped as stopped:
+                cause = stopped.__cause__
+                error = self._stopped(stopped, statistics, finished)
+                if error is cause:
+                    raise error from None
+                raise error from cause
+        self._note_unused()
+        done = self._summary("complete", timings, statistics, finished)
+        outputs.write_summary(done.as_dict())
+        return done
+
+    def _open_sinks(self, finished: Finished) -> _Sinks:
+        job, outputs = self._job, self._outputs
+        anew: list[Sink] = []
+        if job.rle:
+            anew.append(RleWriter(outputs.rle))
+        if job.overlay:
+            anew.append(OverlayWriter(outputs.overlay, self._clip.source.info.rate, palette=self._palette))
+        return _Sinks(
+            records=RecordWriter(outputs.records, MaskWriter(outputs.masks, self._palette), finished.records),
+            anew=tuple(anew),
+            further=(ProbabilityWriter(outputs.soft),) if job.soft else (),
+        )
+
+    def _follow(self, frames: Iterator[Frame], finished: Finished, sinks: _Sinks) -> Timings:
+        """Restore what is finished, then run the pipeline. Raises `Stopped` for errors in either."""
+        try:
+            replay(
+                frames,
+                finished.records,
+                self._outputs,
+                model=self._model,
+                session=self._session,
+                recent=self._model.config.recent,
+                annotation_of=self._annotation,
+                sinks=sinks.anew,
+                on_result=self._on_result,
+            )
+        except BaseException as error:
+            for sink in sinks.all():
+                with suppress(SegicError):
+                    sink.close()
+            raise Stopped(Timings()) from error
+        return run_pipeline(
+            frames,
+            self._model,
+            self._session,
+            sinks.all(),
+            annotation_of=self._annotation,
+            batch=self._job.batch,
+            on_result=self._on_result,
+            note=self._note,
+        )
+
+    def _checked_frames(self) -> Iterator[Frame]:
+        """All frames. The first one and its mask are read at once: where they do not fit, nothing has been written."""
+        frames = iter(self._clip.source)
+        first = next(frames, None)
+        if first is None:
+            raise SegicError(f"{self._job.video}: no frame to work on")
+        self._first = first.index
+        annotation = self._annotation(first)
+        self._palette = annotation.palette if annotation is not None else None
+        return chain([first], frames)
+
+    def _annotation(self, frame: Frame) -> Annotation | None:
+        found = self._clip.annotations.at(frame, first=frame.index == self._first)
+        notes = self._clip.annotations.notes
+        for text in notes[self._told_of_masks :]:
+            self._note(text)
+        self._told_of_masks = len(notes)
+        return found
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._tell(text)
+
+    def _note_unused(self) -> None:
+        unused = self._clip.annotations.unused
+        if unused:
+            self._note(f"{len(unused)} masks belong to no frame of this run and had no effect; first: {unused[0]}")
+
+    def _written(self) -> dict[str, Path]:
+        """The paths that this job's run writes, by kind."""
+        job, outputs = self._job, self._outputs
+        wanted = {"masks": True, "overlay": job.overlay, "rle": job.rle, "soft": job.soft, "records": True}
+        return {kind: getattr(outputs, kind) for kind, wants in wanted.items() if wants}
+
+    def _summary(
+        self, status: Status, timings: Timings, statistics: Statistics, finished: Finished, reason: str | None = None
+    ) -> RunSummary:
+        return RunSummary(
+            status=status,
+            source=self._clip.source.info,
+            frames=statistics.frames,
+            resumed=len(finished.records),
+            objects=statistics.objects(),
+            timings=timings,
+            model=self._described,
+            settings=self._job.settings(),
+            outputs={**self._written(), "summary": self._outputs.summary},
+            notes=tuple(self._notes),
+            reason=reason,
+        )
+
+    def _stopped(self, stopped: Stopped, statistics: Statistics, finished: Finished) -> BaseException:
+        """The error to raise, with the summary written as far as the disk lets us."""
+        cause = stopped.__cause__
+        interrupted = isinstance(cause, KeyboardInterrupt)
+        reason = "interrupted" if interrupted else str(cause) or type(cause).__name__
+        status: Status = "interrupted" if interrupted else "failed"
+        said = self._summary(status, stopped.timings, statistics, finished, reason)
+        try:
+            self._outputs.write_summary(said.as_dict())
+        except SegicError as error:
+            said = replace(said, notes=(*said.notes, str(error)))
+        kept = f"{said.frames} frames are finished in {self._outputs.root}"
+        if interrupted:
+            return ClipStopped(f"stopped: {kept}; the same command with --resume goes on from there", said, INTERRUPTED)
+        if isinstance(cause, torch.cuda.OutOfMemoryError):
+            text = f"out of memory on {self._model.device} even with one frame at a time: give a smaller --size"
+            return ClipStopped(f"{text}; {kept}", said, 1)
+        if isinstance(cause, SegicError):
+            return ClipStopped(f"{cause} ({kept}; --resume goes on from there)", said, cause.exit_status)
+        # Anything else is a defect: it keeps its own type and its traceback.
+        return cause if cause is not None else stopped
+
+
+@contextmanager
+def _source_warnings(note: Note) -> Iterator[None]:
+    """Turn what a source warns of, in whichever thread, into notes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", SourceWarning)
+        show = warnings.showwarning
+
+        def hear(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if issubclass(category, SourceWarning):
+                note(str(message))
+            else:
+                show(message, category, *rest)
+
+        warnings.showwarning = hear  # type: ignore[assignment]
+        yield

@@ -1,0 +1,107 @@
+"""What a run did, as `summary.json` says it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from segic.config import ModelConfig
+from segic.weights import file_sha256
+from segic_vos.frames import SourceInfo
+from segic_vos.records import ObjectSummary
+from segic_vos.timings import Timings
+
+Status = Literal["running", "complete", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One clip's run.
+
+    frames: finished in all, `resumed` of them by an earlier run; `timings` is of this run alone. reason: why a run
+    failed. model, settings: everything needed to repeat it. outputs: what was written, by kind.
+    """
+
+    status: Status
+    source: SourceInfo
+    frames: int
+    resumed: int
+    objects: tuple[ObjectSummary, ...]
+    timings: Timings
+    model: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    outputs: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+    reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        height, width = self.source.size
+        rate = self.source.rate
+        return {
+            "program": "segic",
+            "status": self.status,
+            "reason": self.reason,
+            "video": {
+                "path": None if self.source.path is None else str(self.source.path),
+                "width": width,
+                "height": height,
+                "rate": None if rate is None else str(rate),
+            },
+            "frames": self.frames,
+            "resumed_frames": self.resumed,
+            "objects": [asdict(item) for item in self.objects],
+            "timings_s": self.timings.as_dict(),
+            "peak_memory_mb": peak_memory_mb(),
+            "model": dict(self.model),
+            "settings": dict(self.settings),
+            "versions": versions(),
+            "outputs": {kind: str(path) for kind, path in self.outputs.items()},
+            "notes": list(self.notes),
+        }
+
+
+def describe_model(
+    name: str, config: ModelConfig, device: torch.device, dtype: torch.dtype, weight_files: Mapping[str, Path]
+) -> dict[str, Any]:
+    """A model in plain values: names, size, configuration, where it runs, and the hashes of its weight files."""
+    return {
+        "name": name,
+        "size": config.size,
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "weights": {part: {"file": path.name, "sha256": file_sha256(path)} for part, path in weight_files.items()},
+        "config": json.loads(json.dumps(config.as_dict())),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what comes out."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("segic", "torch", "numpy", "av", "opencv-python-headless"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def peak_memory_mb() -> dict[str, float | None]:
+    """The largest this process has been, in MB: on the host, and on the GPU where there is one (None otherwise)."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        host = None
+    else:
+        unit = 1 if sys.platform == "darwin" else 1024
+        host = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return {"host": host, "device": round(torch.cuda.max_memory_allocated() / 1e6, 1) if used else None}
