@@ -1,0 +1,5 @@
+"""`python -m segic_cli`."""
+
+from .main import main
+
+main()

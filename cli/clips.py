@@ -1,0 +1,71 @@
+"""Which masks and which output folder belong to each of several videos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from segic.errors import UsageError
+
+
+@dataclass(frozen=True)
+class ClipPaths:
+    """One job's paths. `masks` stays text: it may be a glob pattern."""
+
+    video: Path
+    masks: str
+    out: Path
+
+    @property
+    def title(self) -> str:
+        """The video's name for people."""
+        return clip_stem(self.video)
+
+
+def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -> list[ClipPaths]:
+    """Match videos, masks and output folders.
+
+    One video has one `masks`. Several have as many, in the same order, or one folder that holds for each video a mask
+    file or folder of its name. Outputs go to STEM_segic; with `out` to that folder (one video) or OUT/STEM (several).
+
+    Raises: UsageError that says what does not match.
+    """
+    missing = [video for video in videos if not video.exists()]
+    if missing:
+        raise UsageError(f"{missing[0]}: no such file or folder")
+    stems = [clip_stem(video) for video in videos]
+    twice = [stem for stem, count in Counter(stems).items() if count > 1]
+    if twice:
+        raise UsageError(f"{len(videos)} videos, two of them called {twice[0]!r}: their outputs would be mixed up")
+    chosen = _masks(videos, stems, masks)
+    if out is None:
+        outs = [Path(f"{stem}_segic") for stem in stems]
+    else:
+        outs = [out] if len(videos) == 1 else [out / stem for stem in stems]
+    return [ClipPaths(*each) for each in zip(videos, chosen, outs, strict=True)]
+
+
+def clip_stem(video: Path) -> str:
+    """What a video's outputs are named after: a file's stem, a folder's name."""
+    return video.resolve().name if video.is_dir() else video.stem
+
+
+def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str]) -> list[str]:
+    if len(masks) == len(videos):
+        return list(masks)
+    if len(masks) > 1 or not Path(masks[0]).is_dir():
+        raise UsageError(
+            f"{len(videos)} videos and {len(masks)} --masks: expected one for each video in the same order, "
+            "or one folder with masks named like the videos"
+        )
+    folder = Path(masks[0])
+    return [str(_named(folder, stem)) for stem in stems]
+
+
+def _named(folder: Path, stem: str) -> Path:
+    for candidate in (folder / f"{stem}.png", folder / stem):
+        if candidate.exists():
+            return candidate
+    raise UsageError(f"{folder} has neither {stem}.png nor a folder {stem}: no masks for that video")

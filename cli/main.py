@@ -1,0 +1,44 @@
+"""`segic`: the commands by name. Each one's module is imported when it is called."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from .lazy import LazyCommand, RootGroup, run
+
+COMMANDS = {
+    "vos": LazyCommand("vos", "vos", "Masks for every frame of a video, from masks of its first frame."),
+    "image": LazyCommand("image", "image", "Masks for images, from example images and their masks."),
+    "models": LazyCommand("models", "models", "Named models: list, info, fetch, verify, convert, export."),
+    "bench": LazyCommand("bench", "bench", "The paper's benchmarks, speed, and reports."),
+    "demo": LazyCommand("demo", "demo", "Make a sample clip and follow its objects."),
+}
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"segic {installed_version()}")
+        ctx.exit()
+
+
+@click.command(cls=RootGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version and leave."
+)
+def cli() -> None:
+    """In-context segmentation: show one masked example, get masks for images and videos."""
+
+
+def installed_version() -> str:
+    """The distribution's version, "unknown" where segic runs from a folder that was not installed."""
+    try:
+        return version("segic")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def main() -> None:
+    """Entry point of the `segic` program."""
+    run(cli)

@@ -1,0 +1,78 @@
+"""The options that choose a model, and the model they choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from segic.model import SEGIC
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DEVICES = "auto, cpu, cuda, cuda:1, mps"
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What the options say, in the words of `segic.load_model`."""
+
+    model: str
+    weights: Path | None
+    backbone_weights: Path | None
+    device: str
+    dtype: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model, and the files its weights came from by part."""
+
+    model: SEGIC
+    files: Mapping[str, Path]
+
+
+def model_options(function: F) -> F:
+    """Add the options. The command gets them by the names of `ModelChoice`'s fields."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--size", type=click.IntRange(min=1), help="Pixels at which the model looks.  [default: its own]"),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            show_default=True,
+            help="Precision of the computation.",
+        ),
+        click.option("--device", default="auto", show_default=True, metavar="DEVICE", help=f"One of {_DEVICES}."),
+        click.option("--backbone-weights", type=path, help="A local file with the backbone's weights."),
+        click.option("--weights", type=path, help="A local file with the decoder's weights."),
+        click.option(
+            "--model", default="segic-s", show_default=True, help="A named model; `segic models list` has all."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def load(choice: ModelChoice) -> LoadedModel:
+    """Load the model; what is not in the cache is fetched.
+
+    Raises: UsageError and SegicError as `segic.load_model` does.
+    """
+    from segic import load_model
+
+    model = load_model(
+        choice.model,
+        weights=choice.weights,
+        backbone_weights=choice.backbone_weights,
+        device=choice.device,
+        dtype=choice.dtype,
+        size=choice.size,
+    )
+    return LoadedModel(model, model.files)

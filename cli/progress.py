@@ -1,0 +1,95 @@
+"""What a long command says while it works: a bar, notes, and how much of either."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+from .lazy import set_verbosity
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _remember(ctx: click.Context, _parameter: click.Parameter, value: int) -> int:
+    if value:
+        set_verbosity(ctx, value)
+    return value
+
+
+def verbosity_options(function: F) -> F:
+    """Add -q and -v; the command gets `quiet` and `verbose` (a count)."""
+    for option in (
+        click.option(
+            "-v", "--verbose", count=True, callback=_remember, help="Say more; -vv shows tracebacks of errors too."
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Within the block a polite request to end (SIGTERM, as batch systems send it) is answered like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Talker:
+    """Writes to the terminal's error stream, so that standard output stays free for results.
+
+    The bar appears only on a terminal, and neither bar nor notes with `quiet`.
+    """
+
+    def __init__(self, *, quiet: bool, verbose: int = 0) -> None:
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def note(self, text: str) -> None:
+        """Something the user may want to know; above the bar where there is one."""
+        if not self.quiet:
+            self._write(f"note: {text}")
+
+    def detail(self, text: str) -> None:
+        """Said with -v only."""
+        if self.verbose and not self.quiet:
+            self._write(text)
+
+    def error(self, text: str) -> None:
+        """Said always."""
+        self._write(f"Error: {text}")
+
+    @contextmanager
+    def bar(self, total: int | None, title: str) -> Iterator[Callable[[], None]]:
+        """A bar over `total` frames (None: unknown); call what it gives after each one."""
+        from tqdm import tqdm
+
+        hidden = self.quiet or not sys.stderr.isatty()
+        with tqdm(
+            total=total, desc=title, unit=" frames", disable=hidden, file=sys.stderr, dynamic_ncols=True
+        ) as shown:
+
+            def advance() -> None:
+                # A container's frame count is a hint: the bar must not stop short of a longer truth.
+                if shown.total is not None and shown.n >= shown.total:
+                    shown.total = None
+                shown.update()
+
+            yield advance
+
+    def _write(self, text: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)

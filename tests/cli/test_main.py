@@ -1,0 +1,110 @@
+"""The command tree: quick help, one-line errors, exit statuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import segic_cli
+from segic.errors import SegicError, UsageError
+from segic_cli.lazy import RootGroup, set_verbosity
+from segic_cli.main import COMMANDS, cli
+
+
+def program(*args, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "segic_cli", *args],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_needs_none_of_the_heavy_packages(flag):
+    code = (
+        f"import sys; sys.argv = ['segic', {flag!r}]\n"
+        "import segic_cli.main, atexit\n"
+        "atexit.register(lambda: print('LOADED', sorted({'torch', 'numpy', 'av', 'cv2', 'onnx'} & set(sys.modules))))\n"
+        "segic_cli.main.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "LOADED []" in done.stdout
+
+
+def test_help_is_quick():
+    seconds = []
+    for _ in range(3):  # the best of three: other programs may run beside
+        start = time.perf_counter()
+        done = program("--help")
+        seconds.append(time.perf_counter() - start)
+    assert done.returncode == 0
+    assert all(name in done.stdout for name in COMMANDS)
+    # Half a second is the promise; the margin is for machines that are busy.
+    assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_is_listed_exists(name):
+    done = CliRunner().invoke(cli, [name, "--help"])
+    assert done.exit_code == 0, done.output
+
+
+def test_training_is_listed_as_soon_as_it_exists():
+    assert ("train" in COMMANDS) == (Path(segic_cli.__file__).with_name("train.py")).exists()
+
+
+def test_unknown_command():
+    done = CliRunner().invoke(cli, ["vso"])
+    assert done.exit_code == 2
+    assert "No such command 'vso'" in done.output
+
+
+def tree(error):
+    @click.command(cls=RootGroup)
+    def root():
+        pass
+
+    @root.command()
+    @click.option("-v", "verbosity", count=True)
+    @click.pass_context
+    def work(ctx, verbosity):
+        set_verbosity(ctx, verbosity)
+        raise error
+
+    return root
+
+
+@pytest.mark.parametrize(("error", "status"), [(SegicError("it broke"), 1), (UsageError("no such file"), 2)])
+def test_errors_are_one_line(error, status):
+    done = CliRunner().invoke(tree(error), ["work"])
+    assert done.exit_code == status
+    assert done.output == f"Error: {error}\n"
+
+
+def test_traceback_on_demand(monkeypatch):
+    error = SegicError("it broke")
+    assert "Traceback" in CliRunner().invoke(tree(error), ["work", "-vv"]).output
+    monkeypatch.setenv("SEGIC_DEBUG", "1")
+    assert "Traceback" in CliRunner().invoke(tree(error), ["work"]).output
+    monkeypatch.setenv("SEGIC_DEBUG", "0")
+    assert "Traceback" not in CliRunner().invoke(tree(error), ["work"]).output
+
+
+def test_interrupt_is_130():
+    done = CliRunner().invoke(tree(KeyboardInterrupt()), ["work"])
+    assert done.exit_code == 130
+
+
+def test_a_defect_is_not_hidden():
+    done = CliRunner().invoke(tree(ZeroDivisionError()), ["work"])
+    assert isinstance(done.exception, ZeroDivisionError)

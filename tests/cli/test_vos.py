@@ -1,0 +1,394 @@
+"""`segic vos run` on small real files, with a stand-in model that follows objects by their colour."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from segic.errors import UsageError
+from segic_cli.clips import clip_paths
+from segic_cli.main import cli
+from segic_cli.model_options import LoadedModel
+
+FRAMES, HEIGHT, WIDTH = 30, 48, 64
+COLOURS = {1: (220, 30, 30), 7: (30, 60, 220)}
+BACKGROUND = (40, 160, 40)
+
+
+def truth(index):
+    """Two squares that move; ids 1 and 7."""
+    labels = np.zeros((HEIGHT, WIDTH), np.int32)
+    labels[8:24, 4 + index : 20 + index] = 1
+    labels[28:44, 44 - index : 60 - index] = 7
+    return labels
+
+
+def picture(index):
+    labels = truth(index)
+    pixels = np.empty((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[:] = BACKGROUND
+    for key, colour in COLOURS.items():
+        pixels[labels == key] = colour
+    return pixels
+
+
+def write_video(path, frames=FRAMES):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(24))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"crf": "5"}
+        for index in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def write_mask(path, labels):
+    image = Image.fromarray(labels.astype(np.uint8))
+    image.putpalette([0, 0, 0, 9, 8, 7] + [value % 256 for value in range(762)])
+    image.save(path)
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A folder with `clip.mp4` and `first.png`."""
+    write_video(tmp_path / "clip.mp4")
+    write_mask(tmp_path / "first.png", truth(0))
+    return tmp_path
+
+
+class Interrupting:
+    """Wraps a session; raises on the n-th step."""
+
+    def __init__(self, session, at, error):
+        self.session, self.at, self.error, self.steps = session, at, error, 0
+
+    def step_encoded(self, encoded, annotation=None):
+        if self.steps == self.at:
+            raise self.error
+        self.steps += 1
+        return self.session.step_encoded(encoded, annotation)
+
+    def remember(self, encoded, labels):
+        self.session.remember(encoded, labels)
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path, fake_model, colour_session_type):
+    """Runs `segic vos run ...` in tmp_path. `program.sessions` are those it made; `program.stop` interrupts a run."""
+    decoder = tmp_path / "decoder.safetensors"
+    decoder.write_bytes(b"weights")
+    fake_model.files["decoder"] = decoder
+
+    class Program:
+        def __init__(self):
+            self.sessions, self.stop = [], None
+
+        def __call__(self, *args):
+            return CliRunner().invoke(cli, ["vos", "run", *map(str, args)])
+
+    program = Program()
+
+    def make_session(model, probabilities):
+        session = colour_session_type()
+        program.sessions.append(session)
+        return Interrupting(session, *program.stop) if program.stop else session
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice: LoadedModel(fake_model, fake_model.files))
+    monkeypatch.setattr("segic_vos.run._video_session", make_session)
+    return program
+
+
+def labels_of(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def summary_of(out):
+    return json.loads((Path(out) / "summary.json").read_text())
+
+
+def iou(a, b, key):
+    return ((a == key) & (b == key)).sum() / ((a == key) | (b == key)).sum()
+
+
+def test_video_to_masks_overlay_and_summary(program, clip):
+    done = program("clip.mp4", "--masks", "first.png")
+    assert done.exit_code == 0, done.output
+    out = clip / "clip_segic"
+    assert sorted(path.name for path in (out / "masks").iterdir()) == [f"{index:05d}.png" for index in range(FRAMES)]
+    assert np.array_equal(labels_of(out / "masks/00000.png"), truth(0))
+    for index in range(1, FRAMES):
+        found = labels_of(out / f"masks/{index:05d}.png")
+        assert all(iou(found, truth(index), key) > 0.85 for key in COLOURS)
+    # The user's own palette comes back.
+    assert Image.open(out / "masks/00009.png").getpalette()[:6] == [0, 0, 0, 9, 8, 7]
+    with av.open(str(out / "overlay.mp4")) as container:
+        assert container.streams.video[0].average_rate == 24
+        assert sum(1 for _ in container.decode(video=0)) == FRAMES
+    summary = summary_of(out)
+    assert summary["status"] == "complete"
+    assert summary["frames"] == FRAMES
+    assert summary["model"]["weights"]["decoder"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert set(summary["timings_s"]) >= {"decode", "backbone", "masks", "write", "wall", "fps"}
+    assert summary["peak_memory_mb"]["host"] > 10
+    assert {"python", "torch", "segic", "av"} <= set(summary["versions"])
+    assert summary["settings"]["every"] == 1
+    one, seven = summary["objects"]
+    assert (one["id"], seven["id"]) == (1, 7)
+    assert one["frames_present"] == FRAMES
+    assert (one["first"], one["last"]) == ("00000", "00029")
+    assert abs(one["area_mean"] - 256) < 20
+    assert one["score"] == pytest.approx((1 + 0.5 * (FRAMES - 1)) / FRAMES, abs=1e-3)
+    for name in ("clip_segic/masks", "clip_segic/overlay.mp4", "clip_segic/summary.json", "2 objects", "frames/s"):
+        assert name in done.output
+
+
+def test_folder_of_frames_with_part_of_it(program, clip):
+    frames = clip / "shots"
+    frames.mkdir()
+    for index in range(10):
+        Image.fromarray(picture(index)).save(frames / f"shot{index}.png")
+    write_mask(clip / "second.png", truth(2))
+    done = program(
+        "shots", "--masks", "second.png", "--start", 2, "--end", 9, "--every", 3, "--no-overlay", "--rle", "-q"
+    )
+    assert done.exit_code == 0, done.output
+    assert done.output == ""
+    out = clip / "shots_segic"
+    assert sorted(path.stem for path in (out / "masks").iterdir()) == ["shot2", "shot5", "shot8"]
+    assert np.array_equal(labels_of(out / "masks/shot8.png"), truth(8))
+    assert not (out / "overlay.mp4").exists()
+    assert len(json.loads((out / "masks.json").read_text())) == 6
+
+
+def test_json_is_one_line_for_each_clip(program, clip):
+    shutil.copy(clip / "clip.mp4", clip / "other.mp4")
+    masks = clip / "given"
+    masks.mkdir()
+    for stem in ("clip", "other"):
+        shutil.copy(clip / "first.png", masks / f"{stem}.png")
+    done = program("clip.mp4", "other.mp4", "--masks", "given", "--out", "all", "--json", "--no-overlay")
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["frames"] for line in lines] == [FRAMES, FRAMES]
+    assert [line["outputs"]["masks"] for line in lines] == ["all/clip/masks", "all/other/masks"]
+
+
+def test_existing_output_is_not_touched(program, clip):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    before = {path: path.stat().st_mtime_ns for path in (clip / "clip_segic").rglob("*")}
+    done = program("clip.mp4", "--masks", "first.png")
+    assert done.exit_code == 2
+    assert "--overwrite" in done.output
+    assert "--resume" in done.output
+    assert before == {path: path.stat().st_mtime_ns for path in (clip / "clip_segic").rglob("*")}
+
+
+def test_overwrite_removes_what_segic_wrote_and_nothing_else(program, clip):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    (clip / "clip_segic/notes.txt").write_text("mine")
+    assert program("clip.mp4", "--masks", "first.png", "--overwrite", "--end", 3).exit_code == 0
+    assert len(list((clip / "clip_segic/masks").iterdir())) == 3
+    assert (clip / "clip_segic/notes.txt").read_text() == "mine"
+
+
+def test_overwrite_never_deletes_a_masks_folder_of_the_users_own(program, clip):
+    own = clip / "mine/masks"
+    own.mkdir(parents=True)
+    write_mask(own / "00000.png", truth(0))
+    for given in ("first.png", "mine/masks"):
+        done = program("clip.mp4", "--masks", given, "--mask-form", "auto", "--out", "mine", "--overwrite")
+        assert done.exit_code == 2
+        assert (own / "00000.png").exists()
+
+
+@pytest.mark.parametrize("stopped_by", ["interrupt", "kill"])
+def test_resume_goes_on_where_the_run_stopped(program, clip, stopped_by):
+    assert program("clip.mp4", "--masks", "first.png", "--out", "whole", "--rle").exit_code == 0
+    program.stop = (12, KeyboardInterrupt())
+    done = program("clip.mp4", "--masks", "first.png", "--out", "parts", "--rle")
+    assert done.exit_code == 130
+    assert "--resume" in done.output
+    assert "12 frames" in done.output
+    assert summary_of("parts")["status"] == "interrupted"
+    assert len(list((clip / "parts/masks").iterdir())) == 12
+    if stopped_by == "kill":
+        # A kill leaves a line cut in two, no overlay, and the first summary.
+        records = clip / "parts/frames.jsonl"
+        records.write_text(records.read_text()[:-20])
+        (clip / "parts/overlay.mp4").unlink()
+    program.stop = None
+    done = program("clip.mp4", "--masks", "first.png", "--out", "parts", "--rle", "--resume")
+    assert done.exit_code == 0, done.output
+    # The last frame's masks were restored; they are not computed again.
+    assert len(program.sessions[-1].remembered) == 1
+    summary = summary_of("parts")
+    assert summary["resumed_frames"] == (11 if stopped_by == "kill" else 12)
+    assert summary["frames"] == FRAMES
+    assert summary["objects"] == summary_of("whole")["objects"]
+    for index in range(FRAMES):
+        name = f"masks/{index:05d}.png"
+        assert (clip / "parts" / name).read_bytes() == (clip / "whole" / name).read_bytes()
+    assert (clip / "parts/masks.json").read_text() == (clip / "whole/masks.json").read_text()
+    with av.open(str(clip / "parts/overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == FRAMES
+
+
+def test_resume_of_a_complete_run_does_nothing(program, clip):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    before = (clip / "clip_segic/overlay.mp4").stat().st_mtime_ns
+    done = program("clip.mp4", "--masks", "first.png", "--resume")
+    assert done.exit_code == 0, done.output
+    assert "complete" in done.output
+    assert before == (clip / "clip_segic/overlay.mp4").stat().st_mtime_ns
+
+
+def test_resume_does_not_believe_a_summary_whose_masks_are_gone(program, clip):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    before = (clip / "clip_segic/masks/00025.png").read_bytes()
+    (clip / "clip_segic/masks/00020.png").unlink()
+    (clip / "clip_segic/masks/00025.png").write_bytes(b"")
+    assert program("clip.mp4", "--masks", "first.png", "--resume").exit_code == 0
+    assert summary_of("clip_segic")["resumed_frames"] == 20
+    assert (clip / "clip_segic/masks/00025.png").read_bytes() == before
+
+
+def test_resume_without_an_earlier_run_starts(program, clip):
+    assert program("clip.mp4", "--masks", "first.png", "--resume").exit_code == 0
+
+
+def test_resume_refuses_other_settings(program, clip):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    done = program("clip.mp4", "--masks", "first.png", "--resume", "--every", 2)
+    assert done.exit_code == 2
+    assert "every = 1" in done.output
+    assert "2" in done.output
+
+
+def test_truncated_video_keeps_the_good_frames(program, clip):
+    # Matroska can be cut anywhere: its index is not at the end.
+    with av.open(str(clip / "clip.mp4")) as source, av.open(str(clip / "cut.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    whole = (clip / "cut.mkv").read_bytes()
+    (clip / "cut.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+    done = program("cut.mkv", "--masks", "first.png")
+    assert done.exit_code == 1
+    assert "stopped after frame" in done.output
+    count = len(list((clip / "cut_segic/masks").iterdir()))
+    assert 0 < count < FRAMES
+    summary = summary_of("cut_segic")
+    assert (summary["status"], summary["frames"]) == ("failed", count)
+    assert "stopped after frame" in summary["reason"]
+    with av.open(str(clip / "cut_segic/overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == count
+
+
+def test_full_disk_is_told_and_keeps_what_was_written(program, clip, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, data):
+        if "00010.png" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    done = program("clip.mp4", "--masks", "first.png")
+    assert done.exit_code == 1
+    assert "disk is full" in done.output
+    assert "Traceback" not in done.output
+    assert len(list((clip / "clip_segic/masks").glob("*.png"))) == 10
+    assert summary_of("clip_segic")["status"] == "failed"
+    monkeypatch.undo()
+
+
+def test_a_defect_keeps_its_traceback_and_the_frames(program, clip):
+    program.stop = (5, ZeroDivisionError("defect"))
+    done = program("clip.mp4", "--masks", "first.png")
+    assert isinstance(done.exception, ZeroDivisionError)
+    assert len(list((clip / "clip_segic/masks").iterdir())) == 5
+    assert summary_of("clip_segic")["reason"] == "defect"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("none.mp4", "--masks", "first.png"), ["none.mp4", "no such file"]),
+        (("clip.mp4", "--masks", "none.png"), ["none.png", "no such mask"]),
+        (("clip.mp4", "--masks", "small.png"), ["32x24", "64x48"]),
+        (("clip.mp4", "--masks", "first.png", "--start", 99), ["start=99"]),
+        (("clip.mp4", "--masks", "first.png", "--overwrite", "--resume"), ["exclude"]),
+        (("clip.mp4", "--masks", "first.png", "--out", "first.png"), ["is a file"]),
+        (("clip.mp4", "--masks", "first.png", "--masks", "small.png"), ["1 videos and 2 --masks"]),
+        (("clip.mp4",), ["--masks"]),
+    ],
+)
+def test_bad_requests_are_refused_before_anything_is_written(program, clip, args, words):
+    write_mask(clip / "small.png", np.ones((24, 32)))
+    before = sorted(clip.rglob("*"))
+    done = program(*args)
+    assert done.exit_code == 2, done.output
+    assert "Traceback" not in done.output
+    for word in words:
+        assert word in done.output
+    assert sorted(clip.rglob("*")) == before
+
+
+def test_other_clips_go_on_when_one_fails(program, clip):
+    shutil.copy(clip / "clip.mp4", clip / "other.mp4")
+    write_mask(clip / "small.png", np.ones((24, 32)))
+    done = program("clip.mp4", "other.mp4", "--masks", "small.png", "--masks", "first.png")
+    assert done.exit_code == 2
+    assert "clip: " in done.output
+    assert "1 of 2 clips failed" in done.output
+    assert not (clip / "clip_segic").exists()
+    assert summary_of("other_segic")["status"] == "complete"
+
+
+def test_masks_by_frame_correct_the_run_and_are_the_output(program, clip):
+    given = clip / "given"
+    given.mkdir()
+    late = truth(15)
+    late[:4, :4] = 9
+    write_mask(given / "00000.png", truth(0))
+    write_mask(given / "00015.png", late)
+    write_mask(given / "00099.png", late)
+    done = program("clip.mp4", "--masks", "given")
+    assert done.exit_code == 0, done.output
+    out = clip / "clip_segic"
+    assert np.array_equal(labels_of(out / "masks/00015.png"), late)
+    assert {item["id"]: item["frames_followed"] for item in summary_of(out)["objects"]} == {1: 30, 7: 30, 9: 15}
+    assert "00099.png" in done.output
+
+
+def test_clip_paths_match_by_order_and_by_name(tmp_path):
+    for name in ("a.mp4", "b.mp4", "a.png", "m/a.png", "m/b/0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    videos = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    ordered = clip_paths(videos, ["x", "y"], tmp_path / "out")
+    assert [(each.masks, each.out.name) for each in ordered] == [("x", "a"), ("y", "b")]
+    named = clip_paths(videos, [str(tmp_path / "m")], None)
+    assert [Path(each.masks).name for each in named] == ["a.png", "b"]
+    assert [str(each.out) for each in named] == ["a_segic", "b_segic"]
+    with pytest.raises(UsageError, match="two of them called 'a'"):
+        clip_paths([videos[0], videos[0]], ["x", "y"], None)
+    (tmp_path / "m/b/0.png").unlink()
+    (tmp_path / "m/b").rmdir()
+    with pytest.raises(UsageError, match=r"neither b\.png nor a folder b"):
+        clip_paths(videos, [str(tmp_path / "m")], None)
