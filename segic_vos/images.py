@@ -1,0 +1,127 @@
+"""One-shot segmentation of images, as files: the masks, an overlay, and a figure with the propagated masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segic_vos.figures import Panel, blend, colour_map, figure
+from segic_vos.frames import Annotation, Frame, FrameResult
+from segic_vos.sinks import MaskWriter, draw_overlay
+from segic_vos.sinks.files import make_folder, write_atomically, write_png
+
+if TYPE_CHECKING:
+    from segic.images import Segmentation
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ShownExample:
+    """An example: its picture (H, W, 3) uint8 RGB, mask and text, and the files they came from."""
+
+    pixels: Picture
+    annotation: Annotation
+    text: str | None
+    image_path: Path
+    mask_path: Path
+
+
+@dataclass(frozen=True)
+class EntityResult:
+    """One entity on one target: its area in pixels and the model's own score, 0..1."""
+
+    id: int
+    area: int
+    score: float
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """Paths of what was written for one target, and its entities."""
+
+    target: Path
+    mask: Path
+    overlay: Path
+    figure: Path
+    summary: Path
+    entities: tuple[EntityResult, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: plain values only."""
+        paths = {kind: str(getattr(self, kind)) for kind in ("target", "mask", "overlay", "figure", "summary")}
+        return {**paths, "entities": [asdict(entity) for entity in self.entities]}
+
+
+def write_image_result(
+    folder: Path,
+    target: Path,
+    pixels: Picture,
+    segmented: Segmentation,
+    examples: Sequence[ShownExample],
+    facts: Mapping[str, Any],
+) -> ImageResult:
+    """Write `mask.png` (the ids, in the first example's palette), `overlay.png`, `figure.png` and `summary.json`.
+
+    pixels: the target (H, W, 3) uint8 RGB. facts: plain values for the summary, such as the model's.
+    Raises: SegicError where a file cannot be written.
+    """
+    make_folder(folder)
+    labels = segmented.labels
+    palette = next((each.annotation.palette for each in examples if each.annotation.palette), None)
+    ids = tuple(int(key) for key in segmented.ids)
+    scores = {key: float(score) for key, score in zip(ids, segmented.scores, strict=True)}
+    entities = tuple(EntityResult(key, int((labels == key).sum()), round(scores[key], 4)) for key in ids)
+    result = ImageResult(
+        target=target,
+        mask=folder / "mask.png",
+        overlay=folder / "overlay.png",
+        figure=folder / "figure.png",
+        summary=folder / "summary.json",
+        entities=entities,
+    )
+    MaskWriter(folder, palette).write(Frame(0, "mask", pixels), FrameResult(labels, ids, scores))
+    overlay = draw_overlay(pixels, labels, palette)
+    write_png(result.overlay, Image.fromarray(overlay))
+    write_png(result.figure, Image.fromarray(_figure(pixels, overlay, segmented, examples, palette)))
+    values = {"program": "segic", **facts, **result.as_dict()}
+    write_atomically(result.summary, (json.dumps(values, indent=2) + "\n").encode())
+    return result
+
+
+def _figure(
+    pixels: Picture, overlay: Picture, segmented: Segmentation, examples: Sequence[ShownExample], palette: bytes | None
+) -> Picture:
+    """A row for each entity: its example, the propagated mask on the target, the result (the paper's figure 4).
+
+    All propagated masks share one colour scale, from the smallest value to the largest.
+    """
+    low, high = float(segmented.propagated.min()), float(segmented.propagated.max())
+    scale = f"propagated mask, {low:.2f} (blue) to {high:.2f} (red)"
+    rows = []
+    for key, propagated in zip(segmented.ids, segmented.propagated, strict=True):
+        shown = next(each for each in examples if key in each.annotation.ids)
+        only = np.where(shown.annotation.labels == key, key, 0)
+        title = f"example, id {key}" + (f": {shown.text}" if shown.text else "")
+        rows.append(
+            [
+                Panel(title, draw_overlay(shown.pixels, only, palette)),
+                Panel(scale, blend(pixels, colour_map(_fitted(propagated, pixels), low, high))),
+                Panel("result", overlay),
+            ]
+        )
+    return figure(rows)
+
+
+def _fitted(propagated: NDArray[np.float32], pixels: Picture) -> NDArray[np.float32]:
+    """A propagated mask (h, w), coarser than the picture, at the picture's size."""
+    height, width = pixels.shape[:2]
+    return np.asarray(cv2.resize(propagated, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
