@@ -1,0 +1,108 @@
+"""A benchmark's outcome as a file: the figures, and all that is needed to get them again."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from segic.errors import UsageError
+
+FORMAT = 1
+_PACKAGES = ("segic", "torch", "numpy", "pillow", "av", "opencv-python-headless")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One benchmark, one model or folder of results.
+
+    benchmark: "davis17", "coco20i", ... metric: the name of the headline figure, as in the paper's table. value: that
+    figure, 0..1. figures: all global figures by name, 0..1. rows: figures by item (sequence, object, class, fold).
+    frames: scores by frame of each sequence, {"sequence": {"frame": score}}, to find the worst ones; may be empty.
+    split: which part of the dataset. settings: model, its weights' sha256, sizes, seed. files: where the masks, frames
+    and truths of `frames` lie. notes: what must be said beside the figures.
+    """
+
+    benchmark: str
+    metric: str
+    value: float
+    figures: Mapping[str, float]
+    rows: Mapping[str, Mapping[str, float]]
+    split: str
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    frames: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The file's text. It holds no times and no machine names, so equal runs give equal files."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+
+def load_result(path: Path) -> Result:
+    """Read a result file, or `result.json` of a folder. Raises UsageError, naming the file."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_text())
+        version = data.pop("format")
+        if version != FORMAT:
+            raise UsageError(f"{file} has format {version!r}; this version reads format {FORMAT}")
+        data["notes"] = tuple(data["notes"])
+        return Result(**data)
+    except FileNotFoundError:
+        raise UsageError(f"{file}: there is no such file; expected what a `segic bench` command wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file} is not a result of `segic bench`: {error!r}") from None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all, also when several processes write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the figures depend on."""
+    installed = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in _PACKAGES}
+    return {"python": platform.python_version(), **installed}
+
+
+def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Mark `folder` as the place of a run with these settings, or go on with the run that is there.
+
+    Raises UsageError where the folder holds a run with other settings, naming what differs: results of two settings
+    must not end up in one score.
+    """
+    path = folder / "settings.json"
+    wanted = json.loads(json.dumps(dict(settings)))
+    if path.is_file():
+        try:
+            there = json.loads(path.read_text())
+        except ValueError:
+            raise UsageError(f"{path} is not readable; remove the folder or choose another with --out") from None
+        old, new = _flat(there), _flat(wanted)
+        differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+        if differ:
+            what = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differ)
+            raise UsageError(f"{folder} holds a run with other settings ({what}); choose another folder with --out")
+        return
+    if folder.is_dir() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
+        raise UsageError(f"{folder} exists and holds no run to go on with; choose another folder with --out")
+    write_atomically(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
