@@ -1,0 +1,200 @@
+"""In-context examples by class: drawn from a training set, or from a folder of own (or synthetic) pictures."""
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segic.errors import UsageError
+
+from .clips import listing
+from .masks import read_image, read_labels
+from .result import write_atomically
+
+MINIMUM = 0.01  # of the picture: an example should show its class to more than a few tokens
+Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+Named = tuple[str, NDArray[np.uint8], NDArray[np.bool_]]
+
+
+class LabelledImages(Protocol):
+    """A training set."""
+
+    @property
+    def classes(self) -> Sequence[str]: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    def image(self, name: str) -> NDArray[np.uint8]: ...
+
+    def labels(self, name: str) -> NDArray[np.int32]: ...
+
+
+class ExampleSet(Protocol):
+    """Examples of each class."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader must know, for instance classes without an example."""
+        ...
+
+    def has(self, category: str, target: str) -> bool:
+        """Whether there is an example of the class other than the target itself."""
+        ...
+
+    def of(self, category: str, target: str) -> Iterator[Named]:
+        """Names, images (H, W, 3) uint8 and masks (H, W) bool, the target itself left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class DrawnExamples:
+    """names: by class, names of `images`. shots: how many of them a target gets. same: targets are of the same set."""
+
+    images: LabelledImages
+    names: Mapping[str, tuple[str, ...]]
+    shots: int
+    same: bool
+    notes: tuple[str, ...] = ()
+
+    def has(self, category: str, target: str) -> bool:
+        return bool(self._chosen(category, target))
+
+    def of(self, category: str, target: str) -> Iterator[Named]:
+        index = list(self.images.classes).index(category)
+        for name in self._chosen(category, target):
+            yield name, self.images.image(name), self.images.labels(name) == index
+
+    def _chosen(self, category: str, target: str) -> list[str]:
+        names = [name for name in self.names.get(category, ()) if not (self.same and name == target)]
+        return names[: self.shots]
+
+
+def draw_examples(
+    images: LabelledImages, *, shots: int, seed: int, same: bool, cache: Path | None = None
+) -> DrawnExamples:
+    """Look through the training set in a seeded order until each class has its examples.
+
+    An image counts as an example where the class covers a hundredth of it; for classes that no image shows so largely,
+    those that show most. same: the targets come from this set too, so one example more is kept for each class, in place
+    of the target itself. cache: a file that keeps the choice, since a large set takes minutes to look through.
+    """
+    wanted = shots + 1 if same else shots
+    key = {"seed": seed, "wanted": wanted, "images": len(images.names), "classes": len(images.classes)}
+    chosen = _cached(cache, key) if cache is not None else None
+    if chosen is None:
+        chosen = _look_through(images, wanted, seed)
+        if cache is not None:
+            write_atomically(cache, json.dumps({"key": key, "chosen": chosen}, indent=1))
+    absent = [name for name in images.classes if not chosen.get(name)]
+    notes = (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",) if absent else ()
+    return DrawnExamples(images, {name: tuple(found) for name, found in chosen.items()}, shots, same, notes)
+
+
+def _look_through(images: LabelledImages, wanted: int, seed: int) -> dict[str, list[str]]:
+    order = list(images.names)
+    random.Random(seed).shuffle(order)
+    large: dict[int, list[str]] = {index: [] for index in range(len(images.classes))}
+    small: dict[int, list[tuple[float, str]]] = {index: [] for index in range(len(images.classes))}
+    open_ = set(large)
+    for name in order:
+        labels = images.labels(name)
+        counts = np.bincount(labels.ravel() + 1, minlength=1)[1:]  # -1 is no class
+        for index in np.flatnonzero(counts).tolist():
+            if index not in open_:
+                continue
+            share = float(counts[index]) / labels.size
+            if share >= MINIMUM:
+                large[index].append(name)
+                if len(large[index]) == wanted:
+                    open_.discard(index)
+            else:
+                small[index] = sorted([*small[index], (share, name)], key=lambda pair: (-pair[0], pair[1]))[:wanted]
+        if not open_:
+            break
+    return {
+        category: [*large[index], *(name for _, name in small[index])][:wanted]
+        for index, category in enumerate(images.classes)
+    }
+
+
+def _cached(path: Path, key: Mapping[str, int]) -> dict[str, list[str]] | None:
+    try:
+        data = json.loads(path.read_text())
+        return dict(data["chosen"]) if data["key"] == dict(key) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@dataclass(frozen=True)
+class FolderExamples:
+    """`root/CLASS/NAME.jpg` with its mask `NAME.png` (anything above 0), or `NAME_mask.png` beside a PNG."""
+
+    root: Path
+    files: Mapping[str, tuple[tuple[Path, Path], ...]]
+    notes: tuple[str, ...] = ()
+
+    def has(self, category: str, target: str) -> bool:
+        return bool(self.files.get(category))
+
+    def of(self, category: str, target: str) -> Iterator[Named]:
+        for image, mask in self.files[category]:
+            pixels, labels = _read_pair(image, mask)
+            if labels.shape != pixels.shape[:2]:
+                sizes = (
+                    f"{labels.shape[1]}x{labels.shape[0]} pixels and its picture {pixels.shape[1]}x{pixels.shape[0]}"
+                )
+                raise UsageError(f"{mask} is {sizes}")
+            yield str(image), pixels, labels
+
+
+@lru_cache(maxsize=64)
+def _read_pair(image: Path, mask: Path) -> Pair:
+    return read_image(image), read_labels(mask) > 0
+
+
+def folder_examples(root: Path, classes: Sequence[str], shots: int) -> FolderExamples:
+    """Examples from a folder for each class, named like the class (spaces may be underscores).
+
+    Raises UsageError where no class has a folder, or a picture lacks its mask. Classes without one are noted.
+    """
+    if not root.is_dir():
+        raise UsageError(f"{root}: there is no such folder; expected a folder of examples for each class")
+    files = {}
+    for category in classes:
+        folder = next((f for f in (root / category, root / category.replace(" ", "_")) if f.is_dir()), None)
+        if folder is not None:
+            files[category] = _pairs(folder, shots)
+    if not files:
+        raise UsageError(
+            f"{root} has no folder named like a class ({', '.join(classes[:5])}, ...); found {listing(root)}"
+        )
+    absent = [name for name in classes if name not in files]
+    notes = (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",) if absent else ()
+    return FolderExamples(root, files, notes)
+
+
+def _pairs(folder: Path, shots: int) -> tuple[tuple[Path, Path], ...]:
+    pairs = []
+    for path in _pictures(folder):
+        masks = [folder / f"{path.stem}_mask.png", *([folder / f"{path.stem}.png"] if path.suffix != ".png" else [])]
+        mask = next((m for m in masks if m.is_file()), None)
+        if mask is None:
+            raise UsageError(f"{path} has no mask beside it; looked for {', '.join(m.name for m in masks)}")
+        pairs.append((path, mask))
+    if not pairs:
+        raise UsageError(f"{folder} holds no pictures; found {listing(folder)}")
+    return tuple(pairs[:shots])
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder that are not masks of others, by name."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"))
+    photographs = {p.stem for p in files if p.suffix.lower() != ".png"}
+    return [p for p in files if not (p.suffix == ".png" and (p.stem in photographs or p.stem.endswith("_mask")))]
