@@ -1,0 +1,298 @@
+"""Everything that is trained: shapes, gradients, and what each instruction does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segic.config import InstructionConfig, MatchingConfig, ModelConfig
+from segic.decoder import Decoder
+from segic.decoder.layers import ChannelNorm, FourierPositions
+from segic.instructions import Instructions
+
+C, H, W = 24, 3, 4  # backbone channels, tokens
+PAPER = ModelConfig()
+DENSE = replace(
+    PAPER, matching=MatchingConfig(), residual=True, detail=8, instructions=InstructionConfig(meta="constant")
+)
+
+# Held by the released files and never used: box corners, and the heads of three mask tokens.
+UNUSED = {
+    "prompt_encoder.point_embeddings.2.weight",
+    "prompt_encoder.point_embeddings.3.weight",
+    *(
+        f"mask_decoder.output_hypernetworks_mlps.{head}.layers.{layer}.{part}"
+        for head in (1, 2, 3)
+        for layer in range(3)
+        for part in ("weight", "bias")
+    ),
+}
+
+
+def build(config: ModelConfig, seed: int = 0) -> Decoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        decoder = Decoder(config, C, C)
+        if decoder.detail is not None:
+            torch.nn.init.normal_(decoder.detail.leave.weight)
+    return decoder
+
+
+def randn(seed, *shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def instructions(config: ModelConfig, entities: int, batch: int = 1, references: int = 2) -> Instructions:
+    size = (H, W) if config.matching else (14 * H, 14 * W)
+    maps = 2 if config.matching else 1
+    return Instructions(
+        propagated=randn(1, batch, entities, maps, *size),
+        points=randn(2, batch, entities, 2).sigmoid(),
+        visual=randn(3, batch, entities, references, C),
+        meta=randn(4, batch, entities, 768) if config.instructions.meta == "text" else None,
+    )
+
+
+def decode(decoder, config, given, *, batch=1, cross_points=True, chosen=slice(None), detail=True):
+    """The decoder on random features and pictures."""
+    entities = given.points.shape[1]
+    embedding = decoder.embed(randn(5, batch, C, H, W))
+    pixels = 128 + 50 * randn(6, batch, 3, 14 * H, 14 * W)
+    frame = decoder.frame_detail(pixels, (H, W)) if detail else None
+    return decoder(embedding, given, frame, entities=entities, cross_points=cross_points, chosen=chosen)
+
+
+@pytest.mark.parametrize(("entities", "batch"), [(1, 2), (2, 2), (40, 1)])
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_shapes(config, entities, batch):
+    decoder = build(config)
+    out = decode(decoder, config, instructions(config, entities, batch=batch), batch=batch)
+    assert out.logits.shape == (batch, entities, 4 * H, 4 * W)
+    assert out.scores.shape == (batch, entities)
+    assert out.logits.isfinite().all()
+    assert out.scores.isfinite().all()
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+def test_every_parameter_learns(config):
+    """Two entities in video reach everything but what is listed and what stands in where there are no masks."""
+    decoder = build(config)
+    out = decode(decoder, config, instructions(config, 2))
+    (out.logits.square().sum() + out.scores.square().sum()).backward()
+    without = {name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()}
+    assert without == UNUSED | {"prompt_encoder.no_mask_embed.weight"}
+    assert all(p.grad.isfinite().all() for p in decoder.parameters() if p.grad is not None)
+
+
+def test_no_mask_embedding_learns_without_the_propagated_mask():
+    config = replace(PAPER, instructions=InstructionConfig(geometric=False))
+    decoder = build(config)
+    decode(decoder, config, instructions(config, 2)).logits.sum().backward()
+    assert decoder.prompt_encoder.no_mask_embed.weight.grad.any()
+    assert decoder.prompt_encoder.mask_downscaling[0].weight.grad is None
+
+
+OFF = {
+    "geometric": InstructionConfig(geometric=False),
+    "points": InstructionConfig(points=False),
+    "visual": InstructionConfig(visual=False),
+    "meta": InstructionConfig(meta="none"),
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+@torch.no_grad()
+def test_instruction_switched_off(name):
+    """Table 4: without one instruction, its input has no effect, and the others' have."""
+    config = replace(PAPER, instructions=OFF[name])
+    decoder, given = build(config), instructions(PAPER, 2)
+    expected = decode(decoder, config, given).logits
+    for part in ("propagated", "points", "visual", "meta"):
+        changed = replace(given, **{part: 1 - getattr(given, part)})
+        same = torch.equal(decode(decoder, config, changed).logits, expected)
+        assert same == (part == {"geometric": "propagated"}.get(name, name)), part
+
+
+@torch.no_grad()
+def test_every_instruction_switched_off():
+    config = replace(PAPER, instructions=InstructionConfig(geometric=False, points=False, visual=False, meta="none"))
+    out = decode(build(config), config, instructions(PAPER, 2))
+    torch.testing.assert_close(out.logits[:, 0], out.logits[:, 1])
+    assert out.logits.shape == (1, 2, 4 * H, 4 * W)
+
+
+@pytest.mark.parametrize("missing", ["propagated", "points", "visual", "meta"])
+@torch.no_grad()
+def test_instruction_that_is_not_given(missing):
+    given = instructions(PAPER, 2)
+    changed = replace(given, **{missing: None})
+    decoder = build(PAPER)
+    embedding = decoder.embed(randn(5, 1, C, H, W))
+    out = decoder(embedding, changed, entities=2, cross_points=False)
+    assert out.logits.isfinite().all()
+    assert not torch.equal(out.logits, decoder(embedding, given, entities=2, cross_points=False).logits)
+
+
+@torch.no_grad()
+def test_negatives():
+    """With negatives an entity's mask depends on the other's instructions, without them on its own alone."""
+    for negatives in (True, False):
+        config = replace(PAPER, instructions=InstructionConfig(negatives=negatives))
+        decoder, given = build(config), instructions(config, 2)
+        expected = decode(decoder, config, given).logits[:, 0]
+        for part in ("points", "visual"):
+            value = getattr(given, part).clone()
+            value[:, 1] = 1 - value[:, 1]
+            found = decode(decoder, config, replace(given, **{part: value})).logits[:, 0]
+            assert torch.equal(found, expected) == (not negatives), part
+
+
+@torch.no_grad()
+def test_points_cross_in_video_only():
+    decoder, given = build(PAPER), instructions(PAPER, 2)
+    points = given.points.clone()
+    points[:, 1] = 1 - points[:, 1]
+    changed = replace(given, points=points)
+    for cross in (True, False):
+        before = decode(decoder, PAPER, given, cross_points=cross).logits[:, 0]
+        after = decode(decoder, PAPER, changed, cross_points=cross).logits[:, 0]
+        assert torch.equal(before, after) == (not cross)
+
+
+@torch.no_grad()
+def test_token_lists():
+    """Points, padding point, text, instance tokens: as many as the released order has, own ones marked positive."""
+    decoder, given = build(PAPER), instructions(PAPER, 3, references=2)
+    video = decoder.tokens(given, 3, cross_points=True)
+    assert video.shape == (1, 3, 3 + 1 + 1 + 3 * 2, 256)
+    image = decoder.tokens(given, 3, cross_points=False)
+    assert image.shape == (1, 3, 1 + 1 + 1 + 3 * 2, 256)
+    torch.testing.assert_close(video[0, :, 3], decoder.prompt_encoder.padding_point().expand(3, -1))
+    torch.testing.assert_close(video[0, :, 4], decoder.prompt_proj(given.meta[0]))
+    projected = decoder.inst_proj(given.visual[0])
+    for own in range(3):
+        for whose in range(3):
+            kind = decoder.inst_type_embed.weight[int(own == whose)]
+            torch.testing.assert_close(video[0, own, 5 + 2 * whose : 7 + 2 * whose], projected[whose] + kind)
+            place = decoder.prompt_encoder.pe_layer.encode(given.points[0, whose])
+            label = decoder.prompt_encoder.point_embeddings[int(own == whose)].weight[0]
+            torch.testing.assert_close(video[0, own, whose], place + label)
+
+
+@torch.no_grad()
+def test_token_lists_without_negatives():
+    """Only the entity's own, marked positive all the same."""
+    config = replace(PAPER, instructions=InstructionConfig(negatives=False))
+    decoder, given = build(config), instructions(PAPER, 3, references=2)
+    tokens = decoder.tokens(given, 3, cross_points=True)
+    assert tokens.shape == (1, 3, 1 + 1 + 1 + 2, 256)
+    own_point = decoder.prompt_encoder.pe_layer.encode(given.points) + decoder.prompt_encoder.point_embeddings[1].weight
+    torch.testing.assert_close(tokens[:, :, 0], own_point)
+    torch.testing.assert_close(tokens[:, :, 3:], decoder.inst_proj(given.visual) + decoder.inst_type_embed.weight[1])
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_chosen_entities_equal_the_full_run(config):
+    decoder, given = build(config), instructions(config, 5, batch=2)
+    full = decode(decoder, config, given, batch=2)
+    for chosen in (slice(0, 2), slice(2, 5), slice(4, 5)):
+        part = decode(decoder, config, given, batch=2, chosen=chosen)
+        torch.testing.assert_close(part.logits, full.logits[:, chosen], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(part.scores, full.scores[:, chosen], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_order_of_entities_does_not_matter(config):
+    decoder, given = build(config), instructions(config, 4)
+    order = [2, 0, 3, 1]
+    parts = {name: getattr(given, name) for name in ("propagated", "points", "visual", "meta")}
+    permuted = Instructions(**{name: None if value is None else value[:, order] for name, value in parts.items()})
+    expected, found = decode(decoder, config, given), decode(decoder, config, permuted)
+    torch.testing.assert_close(found.logits, expected.logits[:, order], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.scores, expected.scores[:, order], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_targets_do_not_mix():
+    decoder, given = build(DENSE), instructions(DENSE, 2, batch=2)
+    both = decode(decoder, DENSE, given, batch=2).logits
+    other = replace(given, propagated=given.propagated.clone(), visual=given.visual.clone())
+    other.propagated[1].neg_()
+    other.visual[1].neg_()
+    changed = decode(decoder, DENSE, other, batch=2).logits
+    torch.testing.assert_close(changed[0], both[0], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(changed[1], both[1], atol=1e-2)
+
+
+@torch.no_grad()
+def test_residual_adds_the_propagated_masks():
+    plain = replace(DENSE, residual=False, detail=0)
+    given = instructions(DENSE, 2)
+    with_residual, without = build(replace(plain, residual=True)), build(plain)
+    without.load_state_dict(with_residual.state_dict(), strict=False)
+    with_residual.residual_offset.fill_(-1.5)
+    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0]))
+    maps = F.interpolate(given.propagated[0], (4 * H, 4 * W), mode="bilinear")
+    expected = decode(without, plain, given).logits[0] + 2 * maps[:, 0] + 3 * maps[:, 1] - 1.5
+    torch.testing.assert_close(decode(with_residual, plain, given).logits[0], expected, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_untrained_detail_branch_changes_nothing():
+    decoder, given = build(DENSE), instructions(DENSE, 2)
+    with_detail = decode(decoder, DENSE, given).logits
+    without = decode(decoder, DENSE, given, detail=False).logits
+    assert not torch.allclose(with_detail, without)
+    fresh = Decoder(DENSE, C, C)
+    torch.testing.assert_close(
+        decode(fresh, DENSE, given).logits, decode(fresh, DENSE, given, detail=False).logits, atol=0, rtol=0
+    )
+
+
+@pytest.mark.parametrize("pixels", [(14 * H, 14 * W), (8 * H, 8 * W), (16 * H, 16 * W)])
+@torch.no_grad()
+def test_detail_of_any_stride(pixels):
+    decoder = build(DENSE)
+    assert decoder.frame_detail(torch.zeros(2, 3, *pixels), (H, W)).shape == (2, 8, 4 * H, 4 * W)
+
+
+def test_no_detail_branch():
+    assert build(PAPER).frame_detail(torch.zeros(1, 3, 14 * H, 14 * W), (H, W)) is None
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_bfloat16(config):
+    """The precision on GPUs: everything stays in it, and comes near float32's results."""
+    decoder, given = build(config), instructions(config, 3)
+    exact = decode(decoder, config, given).logits
+    decoder.to(torch.bfloat16)
+    embedding = decoder.embed(randn(5, 1, C, H, W).bfloat16())
+    frame = decoder.frame_detail((128 + 50 * randn(6, 1, 3, 14 * H, 14 * W)).bfloat16(), (H, W))
+    out = decoder(embedding, given, frame, entities=3, cross_points=True)
+    assert out.logits.dtype == out.scores.dtype == torch.bfloat16
+    assert out.logits.isfinite().all()
+    error = (out.logits.float() - exact).square().mean() / exact.var()
+    assert error < 0.02
+
+
+def test_channel_norm_is_layer_norm_over_channels():
+    norm, x = ChannelNorm(5), randn(0, 2, 5, 3, 4) * 3 + 1
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    expected = F.layer_norm(x.permute(0, 2, 3, 1), (5,), norm.weight, norm.bias, 1e-6).permute(0, 3, 1, 2)
+    torch.testing.assert_close(norm(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_position_grid_is_the_encoding_of_token_centres():
+    layer = FourierPositions(16)
+    grid = layer.grid(3, 4)
+    assert grid.shape == (1, 16, 3, 4)
+    centre = torch.tensor([(1 + 0.5) / 4, (2 + 0.5) / 3])
+    torch.testing.assert_close(grid[0, :, 2, 1], layer.encode(centre), atol=1e-5, rtol=0)
