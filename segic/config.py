@@ -70,8 +70,10 @@ class ModelConfig:
         return cls(**out)
 
 
-def _known(kind: type[ModelConfig | MatchingConfig | InstructionConfig], values: dict[str, Any]) -> dict[str, Any]:
+def _known(kind: type[ModelConfig | MatchingConfig | InstructionConfig], values: Any) -> dict[str, Any]:
     """A copy of `values`, whose names must all be fields of `kind`."""
+    if not isinstance(values, dict):
+        raise UsageError(f"model configuration has {values!r} in the place of names with values")
     known = {f.name for f in fields(kind)}
     if unknown := sorted(set(values) - known):
         raise UsageError(f"model configuration has unknown entries {unknown}; known are {sorted(known)}")

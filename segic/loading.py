@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 
+from segic import __version__
 from segic.backbones import build_backbone, width_of
 from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC
-from segic.presets import DEFAULT_MODEL, find_preset
+from segic.presets import DEFAULT_MODEL, Preset, find_preset
 from segic.weights.hashing import Progress
+from segic.weights.registry import REGISTRY
 from segic.weights.resolve import resolve
 from segic.weights.tensors import load_tensors, read_header
 
@@ -32,16 +34,33 @@ def load_decoder(path: Path, config: ModelConfig) -> tuple[Decoder, ModelConfig]
     Raises UsageError for a file that holds something else.
     """
     _, metadata = read_header(path)
-    if "config" in metadata:
-        config = ModelConfig.from_dict(json.loads(metadata["config"]))
-    with torch.device("meta"):
-        decoder = build_decoder(config)
+    try:
+        if "config" in metadata:
+            config = ModelConfig.from_dict(json.loads(metadata["config"]))
+        with torch.device("meta"):
+            decoder = build_decoder(config)
+    except (ValueError, TypeError, AttributeError, UsageError) as error:
+        raise UsageError(
+            f"{path}: its configuration is none that this version of segic ({__version__}) can read: {error}"
+        ) from error
     tensors = {key: value.float() for key, value in load_tensors(path).items()}
     try:
         decoder.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise UsageError(f"{path} does not hold a decoder for this model: {error}") from error
     return decoder, config
+
+
+def _decoder_path(preset: Preset, weights: Path | None, fetch: bool, progress: Progress | None) -> Path:
+    """The decoder's file. A preset that nobody has published weights of takes a local file, or says so."""
+    if preset.name in REGISTRY:
+        return resolve(preset.name, weights, fetch=fetch, progress=progress)
+    if weights is None:
+        raise UsageError(
+            f"the model {preset.name} ({preset.description}) comes without weights: give a decoder of your own "
+            "(--weights), or take another model, see `segic models list`"
+        )
+    return weights
 
 
 def load_model(
@@ -67,7 +86,7 @@ def load_model(
         raise UsageError(f"size {size}: expected {SIZES[0]} to {SIZES[1]} pixels")
     target = choose_device(device)
     precision = choose_dtype(dtype, target)
-    decoder_path = resolve(name, None if weights is None else Path(weights), fetch=fetch, progress=progress)
+    decoder_path = _decoder_path(preset, None if weights is None else Path(weights), fetch, progress)
     decoder, config = load_decoder(decoder_path, preset.config)
     backbone_path = resolve(
         config.backbone, None if backbone_weights is None else Path(backbone_weights), fetch=fetch, progress=progress

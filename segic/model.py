@@ -35,7 +35,7 @@ class Encoded:
 
     features:  (1, C, h, w) backbone features f.
     embedding: (1, 256, h, w) the decoder's view of them.
-    matching:  (h * w, C) features of length 1, for dense matching; None for the paper's models.
+    matching:  (h * w, C) features of length 1 in the backbone's precision, for dense matching; None for the paper's.
     norm:      (1, H', W') norm of the upsampled features, for the paper's models; None with dense matching.
     detail:    (1, D, 4h, 4w) for models with a detail branch, else None.
     canvas:    where the frame lies on the backbone's input.
@@ -162,6 +162,7 @@ class SEGIC:
     @torch.no_grad()
     def encode_features(self, features: Tensor, canvas: Canvas, pixels: Tensor | None = None) -> list[Encoded]:
         """As `encode`, from features (B, C, h, w) computed elsewhere. pixels: (B, 3, *canvas.padded), 0..255."""
+        precision = features.dtype  # of the backbone; matching products are the largest after it and stay in it
         features = features.to(self.dtype)
         embedding = self.decoder.embed(features)
         grid = (features.shape[-2], features.shape[-1])
@@ -177,7 +178,7 @@ class SEGIC:
             Encoded(
                 features[i : i + 1],
                 embedding[i : i + 1],
-                unit(features[i]) if dense else None,  # by itself: a view would keep the whole batch in memory
+                unit(features[i]).to(precision) if dense else None,  # by itself: a view would keep the whole batch
                 one(norm, i),
                 one(detail, i),
                 canvas,
@@ -314,7 +315,7 @@ class SEGIC:
         assert matching is not None
         assert target.matching is not None
         n, grid = len(entities), target.grid
-        out = target.matching.new_zeros(2, n, target.matching.shape[0])
+        out = torch.zeros(2, n, target.matching.shape[0], device=target.matching.device)
         out[0] = margins_to(target.matching, given, entities, matching.topk)
         if recent:
             near = window(grid, matching.radius, target.matching.device)
@@ -337,13 +338,14 @@ def margins_to(
         lookup = torch.tensor([0, *(position.get(key, 0) for key in context.entities)], device=target.device)
         groups.append(lookup[context.group])
         tokens.append(context.matching)
-    group = torch.cat(groups)
+    group, order = torch.cat(groups).sort()  # sorted, each entity's columns are a slice of the products
+    others = torch.cat(tokens)[order]
+    far = None if near is None else ~near.repeat(1, len(tokens))[:, order]
     rows = max(1, PAIRS_AT_ONCE // len(group))
     out = []
     for start in range(0, len(target), rows):
-        some = slice(start, start + rows)
-        similarities = [target[some] @ others.T for others in tokens]
-        if near is not None:
-            similarities = [similarity.masked_fill(~near[some], 0) for similarity in similarities]
-        out.append(entity_margins(torch.cat(similarities, 1), group, len(entities), topk))
+        similarity = (target[start : start + rows] @ others.T).float()
+        if far is not None:
+            similarity.masked_fill_(far[start : start + rows], 0)
+        out.append(entity_margins(similarity, group, len(entities), topk))
     return torch.cat(out, 1)
