@@ -1,0 +1,71 @@
+"""Peak memory of a piece of work, on the host and on the device."""
+
+import ctypes
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+_RESET_PEAK = "5"  # what the kernel takes as "start the high-water mark anew"
+
+
+@dataclass
+class Peak:
+    """Bytes; None where the system does not say. host: the process's largest resident size. host_before: when the work
+    began, models and libraries included. device: the allocator's largest sum, CUDA only.
+    """
+
+    host: int | None = None
+    host_before: int | None = None
+    device: int | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Peak]:
+    """Measure the block; the yielded `Peak` is filled in when it ends. The host's share needs Linux."""
+    peak = Peak()
+    gc.collect()
+    _give_back()
+    resettable = _reset_host_peak()
+    if resettable:
+        peak.host_before = _status("VmRSS")
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        yield peak
+    finally:
+        if resettable:
+            peak.host = _status("VmHWM")
+        if device.type == "cuda":
+            peak.device = torch.cuda.max_memory_allocated(device)
+
+
+def _give_back() -> None:
+    """Freed memory that the C library keeps would hide the next run's own; glibc alone can be asked."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
+def _reset_host_peak() -> bool:
+    try:
+        _CLEAR.write_text(_RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def _status(field: str) -> int | None:
+    for line in _STATUS.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0]) * 1024
+    return None
