@@ -1,0 +1,279 @@
+"""What a training run is, in one small file: every value that changes its result.
+
+A recipe is TOML; `segic/training/recipes/` has the named ones. Unknown keys and values of the wrong kind are refused.
+How fast a run goes (device, workers, cache folder) is not part of it and is chosen on the command line.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from segic.config import ModelConfig
+from segic.errors import UsageError
+from segic.presets import find_preset
+
+PATCH = 14
+
+
+class Part(BaseModel):
+    """A table of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Instructions(Part):
+    """Table 4: which in-context instructions the decoder is given. None: as the preset has it."""
+
+    geometric: bool | None = None
+    points: bool | None = None
+    visual: bool | None = None
+    meta: Literal["text", "constant", "none"] | None = None
+    negatives: bool | None = None
+
+
+class Matching(Part):
+    """Dense matching (`segic.config.MatchingConfig`). topk = 0: the paper's similarity to the mask's mean feature."""
+
+    topk: int = Field(default=4, ge=0)
+    radius: int = Field(default=12, ge=1)
+
+
+class Model(Part):
+    """The model to train: a preset, and what differs from it. Fields as in `segic.config.ModelConfig`."""
+
+    preset: str
+    backbone: str | None = None
+    layers: list[int] | None = None
+    size: int | None = Field(default=None, ge=PATCH)
+    canvas: Literal["square", "frame"] | None = None
+    matching: Matching | None = None
+    residual: bool | None = None
+    detail: int | None = Field(default=None, ge=0)
+    recent: int | None = Field(default=None, ge=1)
+    instructions: Instructions = Instructions()
+
+    def config(self) -> ModelConfig:
+        """The preset's configuration with these changes. UsageError for a preset that does not exist."""
+        values = find_preset(self.preset).config.as_dict()
+        changed = self.model_dump(exclude={"preset", "instructions"}, exclude_none=True)
+        if self.matching is not None and self.matching.topk == 0:
+            changed["matching"] = None
+        values.update(changed)
+        values["instructions"].update(self.instructions.model_dump(exclude_none=True))
+        return ModelConfig.from_dict(values)
+
+
+Kind = Literal["scenes", "semantic", "instance"]
+Layout = Literal["coco", "lvis", "ade20k", "fss1000", "folder"]
+
+
+class DataSet(Part):
+    """One data set of the mix.
+
+    kind:   "scenes": three-frame scenes made of photographs. "semantic": the example is another image of the same
+            class. "instance": two augmented views of one image are each other's example.
+    layout: how it is published; see `segic.training.sources`. Scenes take COCO's format.
+    path:   its folder under the data root; images, annotations: under `path`, where they differ from the published
+            layout. stamps, backgrounds: of scenes, under the data root; "" for none.
+    weight: how often it is drawn, relative to the others; 0 leaves it out.
+    part:   "train" leaves out images whose number is divisible by `holdout`, "held-out" takes only those.
+    exclude_fold: leaves out the classes of a COCO-20i fold, 0 to 3 (table 2). classes: takes only these, by name.
+    """
+
+    kind: Kind
+    layout: Layout = "coco"
+    path: str
+    images: str = ""
+    annotations: str = ""
+    stamps: str = ""
+    backgrounds: str = ""
+    weight: float = Field(default=1.0, ge=0)
+    part: Literal["all", "train", "held-out"] = "all"
+    holdout: int = Field(default=10, ge=2)
+    exclude_fold: int | None = Field(default=None, ge=0, le=3)
+    classes: list[str] = []
+
+
+class Scenes(Part):
+    """Relative weights of the kinds of synthetic scene, and probabilities of a camera's defects; see `SceneMix`."""
+
+    views: float = Field(default=0.40, ge=0)
+    composite: float = Field(default=0.45, ge=0)
+    classes: float = Field(default=0.15, ge=0)
+    blur: float = Field(default=0.12, ge=0, le=1)
+    noise: float = Field(default=0.2, ge=0, le=1)
+    compression: float = Field(default=0.25, ge=0, le=1)
+    softness: float = Field(default=0.15, ge=0, le=1)
+
+
+class Augmentation(Part):
+    """jitter: large-scale jitter of semantic pairs. crop: share of the image that an instance view shows.
+    colour, flip: probabilities of colour jitter and a horizontal flip of an instance view."""
+
+    jitter: list[float] = Field(default=[0.1, 2.0], min_length=2, max_length=2)
+    crop: list[float] = Field(default=[0.3, 1.0], min_length=2, max_length=2)
+    colour: float = Field(default=0.2, ge=0, le=1)
+    flip: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Augmentation":
+        for name, (low, high) in (("jitter", self.jitter), ("crop", self.crop)):
+            if not 0 < low <= high or (name == "crop" and high > 1):
+                raise ValueError(f"{name} {[low, high]}: expected a smaller and a larger positive number")
+        return self
+
+
+class Data(Part):
+    """size: side of the training pictures in pixels, a multiple of 14. entities: most masks an image.
+    cached: samples whose features are computed once and kept; 0 computes features anew at every step. cache_seed: of
+    these samples. least_area: pixels that a mask must cover in an augmented picture."""
+
+    size: int = Field(ge=2 * PATCH, multiple_of=PATCH)
+    entities: int = Field(default=10, ge=1, le=100)
+    cached: int = Field(default=0, ge=0)
+    cache_seed: int = Field(default=0, ge=0)
+    least_area: int = Field(default=64, ge=1)
+    sets: dict[str, DataSet]
+    scenes: Scenes = Scenes()
+    augmentation: Augmentation = Augmentation()
+
+
+class Episode(Part):
+    """How samples become predictions (section 3.4, table 5).
+
+    reversion: probability of context reversion, after a pair of images; video_reversion: after a chain of three frames.
+    video_predicted: probability that the recent frame of a chain carries the model's own prediction, the rest being
+        its true masks. swap, video_swap: that example and target, or recent frame and target, change places.
+    recent: probability that a step of cached scenes takes chains rather than pairs.
+    entities, pair_entities: probabilities of a step of cached samples having 1, 2, ... entities, for chains and for
+        pairs; empty: 1.
+    negatives: probability that the entities of an image are each other's negatives. crossed_points: they also enter
+        each other's lists with their points, as in video. text: probability of the text being used, else it is ''.
+    class_text, instance_text: the words, {} being the class.
+    flip: probability of a step of cached features being mirrored.
+    """
+
+    reversion: float = Field(default=1.0, ge=0, le=1)
+    video_reversion: float = Field(default=0.0, ge=0, le=1)
+    video_predicted: float = Field(default=1.0, ge=0, le=1)
+    swap: float = Field(default=0.0, ge=0, le=1)
+    video_swap: float = Field(default=0.0, ge=0, le=1)
+    recent: float = Field(default=1.0, ge=0, le=1)
+    entities: list[float] = []
+    pair_entities: list[float] = []
+    negatives: float = Field(default=0.5, ge=0, le=1)
+    crossed_points: bool = False
+    text: float = Field(default=0.75, ge=0, le=1)
+    class_text: str = "a photo of a {}."
+    instance_text: str = "please segment the instances."
+    flip: float = Field(default=0.0, ge=0, le=1)
+
+
+class Loss(Part):
+    """Weights of the loss's parts; score: of the squared error of the decoder's own estimate of its IoU.
+
+    points: a mask, by importance sampling; 0 takes the whole map. oversampling, uncertain: as in `sample_points`.
+    """
+
+    ce: float = Field(default=1.0, ge=0)
+    dice: float = Field(default=1.0, ge=0)
+    score: float = Field(default=0.0, ge=0)
+    points: int = Field(default=12544, ge=0)
+    oversampling: float = Field(default=3.0, ge=1)
+    uncertain: float = Field(default=0.75, ge=0, le=1)
+
+
+class Optimizer(Part):
+    """AdamW. decay: which parameters weight decay acts on. clip: largest norm of the gradient, 0 for none.
+    ema: decay of the running average of the weights, which is what is validated and exported; 0 for none."""
+
+    lr: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    betas: list[float] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    decay: Literal["all", "matrices"] = "all"
+    clip: float = Field(default=1.0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Schedule(Part):
+    """Length and learning rate. One of steps and epochs is given; an epoch is `samples` samples.
+
+    shape: "steps" multiplies the rate by `factor` at the start of each epoch in `milestones` (the first epoch is 1);
+    "cosine" falls to `floor` of the rate; "constant". warmup: steps of linear rise.
+    """
+
+    steps: int = Field(default=0, ge=0)
+    epochs: int = Field(default=0, ge=0)
+    samples: int = Field(default=160_000, ge=1)
+    shape: Literal["steps", "cosine", "constant"] = "steps"
+    milestones: list[int] = []
+    factor: float = Field(default=0.1, gt=0, le=1)
+    floor: float = Field(default=0.0, ge=0, le=1)
+    warmup: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Schedule":
+        if (self.steps > 0) == (self.epochs > 0):
+            raise ValueError("schedule: give either steps or epochs")
+        return self
+
+
+class Validation(Part):
+    """Every `every` steps (0: never) on `samples` fixed episodes of `sets`, and every `video_every` on the video folder
+    that the command line names. metric: which of the two chooses the best checkpoint. grid: episodes in the picture."""
+
+    every: int = Field(default=0, ge=0)
+    samples: int = Field(default=96, ge=1)
+    seed: int = Field(default=99, ge=0)
+    video_every: int = Field(default=0, ge=0)
+    metric: Literal["episodes", "video"] = "episodes"
+    grid: int = Field(default=6, ge=0)
+    sets: dict[str, DataSet] = {}
+
+
+class Recipe(Part):
+    """All of it. batch: samples a step over all processes. checkpoint_every: steps."""
+
+    name: str
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    batch: int = Field(ge=1)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    deterministic: bool = False
+    checkpoint_every: int = Field(default=500, ge=1)
+    model: Model
+    data: Data
+    episode: Episode = Episode()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule
+    validation: Validation = Validation()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        try:
+            config = self.model.config()
+        except UsageError as error:
+            raise ValueError(f"model: {error}") from error
+        if not any(one.weight > 0 for one in self.data.sets.values()):
+            raise ValueError("data.sets: every data set has weight 0; nothing is left to train on")
+        if (
+            config.instructions.meta == "text"
+            and self.data.cached
+            and any(one.kind == "semantic" for one in self.data.sets.values())
+        ):
+            raise ValueError("data.cached: cached samples keep no class names; train on text with cached = 0")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Length of the run in optimizer steps."""
+        return self.schedule.steps or self.schedule.epochs * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """An epoch that does not divide evenly drops its rest."""
+        return max(1, self.schedule.samples // self.batch)
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.model_dump()
