@@ -1,0 +1,149 @@
+"""Caches of samples with their features, filled once and shared by runs with the same data, size and backbone."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segic.backbones.base import Backbone
+from segic.errors import SegicError, UsageError
+from segic.training.distributed import Processes
+from segic.training.features import CachedScene, build_cache, write_scene
+from segic.training.feeds import LiveFeed
+from segic.training.groups import encode
+from segic.training.recipe import Data, DataSet
+from segic.training.sources import Sample, Source
+from segic.training.sources.synthetic import SyntheticScenes
+
+Progress = Callable[[int, int], None]  # samples done, samples in all
+
+
+def cache_name(sets: dict[str, DataSet], data: Data, seed: int, backbone: str, layers: tuple[int, ...]) -> str:
+    """A folder name that differs where the cached samples would."""
+    drawn = {name: one.model_dump() for name, one in sets.items() if one.weight > 0}
+    how = {"size": data.size, "entities": data.entities, "least": data.least_area, "seed": seed, "layers": list(layers)}
+    text = json.dumps([drawn, how, data.scenes.model_dump(), data.augmentation.model_dump()], sort_keys=True)
+    return f"{backbone}-{data.size}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def fill_cache(
+    folder: Path,
+    sources: Sequence[tuple[Source, float]],
+    feed: LiveFeed,
+    backbone: Backbone,
+    data: Data,
+    count: int,
+    seed: int,
+    processes: Processes,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Makes those of `count` samples that the folder lacks, each process its share. Returns their paths, in order.
+
+    Safe to interrupt. Raises SegicError when the disk is full, UsageError for a folder of other settings.
+    """
+    mine = range(processes.rank, count, processes.count)
+    done = 0
+
+    def advance(_index: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, len(mine))
+
+    paths = [folder / f"{index:06d}.npz" for index in range(count)]
+    try:
+        if len(sources) == 1 and isinstance(sources[0][0], SyntheticScenes):
+            scenes = sources[0][0]
+            build_cache(
+                folder,
+                scenes.pools,
+                _FromMainMemory(backbone),
+                mine,
+                seed=seed,
+                size=data.size,
+                mix=scenes.mix,
+                progress=advance,
+            )
+        else:
+            _claim(folder, seed, data, backbone)
+            for index in mine:
+                if not paths[index].exists():
+                    drawn = feed.draw_from(lambda attempt, index=index: np.random.default_rng([seed, index, attempt]))
+                    assert drawn.sample is not None
+                    write_scene(folder, index, extract_sample(drawn.sample, backbone))
+                advance(index)
+    except OSError as error:
+        for part in folder.glob(f"*.{os.getpid()}.part"):
+            part.unlink(missing_ok=True)
+        raise SegicError(
+            f"the feature cache {folder} cannot be written after {done} of {len(mine)} samples: {error}; make room and "
+            "start again, what is there is kept"
+        ) from error
+    processes.wait()
+    return paths
+
+
+def extract_sample(sample: Sample, backbone: Backbone) -> CachedScene:
+    """A sample's features. Where masks overlap, the smaller one is on top."""
+    frames = torch.from_numpy(sample.frames)[None].to(_device(backbone))
+    features, pixels = encode(frames, [sample.valid], backbone)
+    labels = flat_labels(sample.masks)
+    return CachedScene(
+        features[0].to(torch.float16).cpu().numpy(),
+        pixels[0].to(torch.uint8).cpu().numpy(),
+        labels,
+        sample.masks.shape[1],
+        sample.kind,
+        sample.has_recent,
+    )
+
+
+def flat_labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(F, N, H, W) masks -> (F, H, W) labels 1..N, the smallest on top."""
+    labels = np.zeros((masks.shape[0], *masks.shape[2:]), np.uint8)
+    for number in np.argsort(-masks[0].sum((1, 2)), kind="stable"):
+        labels[masks[:, number]] = number + 1
+    return labels
+
+
+def _claim(folder: Path, seed: int, data: Data, backbone: Backbone) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = json.dumps(
+        {
+            "seed": seed,
+            "size": data.size,
+            "width": backbone.width,
+            "sets": {k: v.model_dump() for k, v in data.sets.items()},
+        },
+        sort_keys=True,
+    )
+    stamp = folder / "cache.json"
+    if stamp.exists() and stamp.read_text() != identity:
+        raise UsageError(f"{folder} holds features of other settings ({stamp}); name another folder or remove it")
+    stamp.write_text(identity)
+
+
+def _device(backbone: Backbone) -> torch.device:
+    if isinstance(backbone, torch.nn.Module):
+        return next(backbone.parameters()).device
+    return torch.device("cpu")
+
+
+class _FromMainMemory:
+    """A backbone whose pixels and features are on the CPU, wherever it computes."""
+
+    def __init__(self, backbone: Backbone):
+        self.name, self.stride, self.width = backbone.name, backbone.stride, backbone.width
+        self._backbone = backbone
+
+    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
+        return self._backbone(pixels.to(_device(self._backbone)), valid).cpu()
+
+    def to(self, *, device: torch.device, dtype: torch.dtype) -> "_FromMainMemory":
+        return _FromMainMemory(self._backbone.to(device=device, dtype=dtype))

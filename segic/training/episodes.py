@@ -1,0 +1,165 @@
+"""What the decoder is trained on: chains of in-context predictions over one scene's frames.
+
+An episode is a target with its examples. In video, examples are the first frame and frames that the model itself has
+segmented; so a chain predicts a recent frame from the example, then the target from the example and that prediction.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segic.config import ModelConfig
+from segic.correspondence import entity_margins, mean_similarity, unit, upsampled_norm, window
+from segic.decoder import Decoder, Output
+from segic.instructions import Instructions, best_points, mask_pool
+from segic.model import MAP_STRIDE, partition, token_centres
+
+EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B scenes of F frames with the same number N of entities.
+
+    features (B, F, C, h, w) float32; pixels (B, F, 3, 8h, 8w) float32, 0..255; masks (B, F, N, 4h, 4w) float32, the
+    share of each pixel of the logits that the entity covers, or (B, F, N, *canvas) where `canvas` is given.
+    canvas: (height, width) in pixels, for the paper's models; None for dense matching, which needs none.
+    """
+
+    features: Tensor
+    pixels: Tensor
+    masks: Tensor
+    canvas: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A batch's frames after what runs once a frame.
+
+    features (B, F, C, h, w), matching (B, F, hw, C): of all frames. embedding (B, 256, h, w) and detail (B, D, 4h, 4w)
+    or None, by frame: of those that are targets. The paper's models have norm (B, H', W'), by frame, for matching.
+    """
+
+    features: Tensor
+    matching: Tensor | None
+    embedding: Mapping[int, Tensor]
+    detail: Mapping[int, Tensor | None]
+    norm: Mapping[int, Tensor] = field(default_factory=dict)
+    canvas: tuple[int, int] | None = None
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.features.shape[-2], self.features.shape[-1]
+
+
+def prepare(decoder: Decoder, batch: Batch, targets: Sequence[int]) -> Frames:
+    """Embeds the frames that something will be predicted on."""
+    grid = (batch.features.shape[-2], batch.features.shape[-1])
+    embedding = {t: decoder.embed(batch.features[:, t]) for t in targets}
+    detail = {t: decoder.frame_detail(batch.pixels[:, t], grid) for t in targets}
+    if batch.canvas is None:
+        with torch.no_grad():
+            matching = unit(batch.features)
+        return Frames(batch.features, matching, embedding, detail)
+    size = (batch.canvas[0] // MAP_STRIDE, batch.canvas[1] // MAP_STRIDE)
+    with torch.no_grad():
+        norm = {t: upsampled_norm(batch.features[:, t], size) for t in targets}
+    return Frames(batch.features, None, embedding, detail, norm, batch.canvas)
+
+
+@torch.no_grad()
+def margins(frames: Frames, config: ModelConfig, target: int, example: int, weights: Tensor, local: bool) -> Tensor:
+    """(B, N, h, w) dense margins of the target frame against one example frame with weights (B, N, h, w)."""
+    assert config.matching is not None
+    assert frames.matching is not None
+    grid, n = frames.grid, weights.shape[1]
+    near = window(grid, config.matching.radius, weights.device) if local else None
+    out = []
+    for b in range(weights.shape[0]):
+        similarity = frames.matching[b, target] @ frames.matching[b, example].T
+        if near is not None:
+            similarity = similarity.masked_fill(~near, 0)
+        out.append(entity_margins(similarity, partition(weights[b]), n, config.matching.topk))
+    return torch.stack(out).unflatten(-1, grid)
+
+
+def predict(
+    decoder: Decoder,
+    config: ModelConfig,
+    frames: Frames,
+    target: int,
+    example: tuple[int, Tensor],
+    recent: tuple[int, Tensor] | None = None,
+    *,
+    meta: Tensor | None = None,
+    negatives: bool = True,
+    crossed_points: bool = True,
+) -> Output:
+    """Masks of all N entities on frame `target`. example, recent: a frame and its masks (B, N, H, W) in 0..1.
+
+    meta: (B, N, 768) text features. negatives: the entities are each other's negatives. crossed_points: they enter each
+    other's lists with their points as well.
+    """
+    instruct = _instruct_dense if config.matching is not None else _instruct_by_mean
+    given = instruct(config, frames, target, example, recent)
+    given = Instructions(given.propagated, given.points, given.visual, meta)
+    embedding, detail = frames.embedding[target], frames.detail[target]
+    n = example[1].shape[1]
+    if negatives or n == 1:
+        return decoder(embedding, given, detail, entities=n, cross_points=crossed_points)
+    alone = Instructions(*(_each_alone(t) for t in (given.propagated, given.points, given.visual, given.meta)))
+    embedding = embedding.repeat_interleave(n, 0)
+    detail = None if detail is None else detail.repeat_interleave(n, 0)
+    out = decoder(embedding, alone, detail, entities=1, cross_points=False)
+    return Output(out.logits[:, 0].unflatten(0, (-1, n)), out.scores[:, 0].unflatten(0, (-1, n)))
+
+
+def as_example(config: ModelConfig, frames: Frames, logits: Tensor) -> Tensor:
+    """A prediction's logits (B, N, 4h, 4w) as the masks of an example for `predict`, 0 or 1, without a gradient."""
+    if config.matching is None and frames.canvas is not None:
+        logits = F.interpolate(logits.detach().float(), frames.canvas, mode="bilinear", align_corners=False)
+    return (logits.detach() > 0).float()
+
+
+def _each_alone(instruction: Tensor | None) -> Tensor | None:
+    """(B, N, ...) -> (B * N, 1, ...): every entity as an image of its own, with nobody beside it."""
+    return None if instruction is None else instruction.flatten(0, 1)[:, None]
+
+
+@torch.no_grad()
+def _instruct_dense(
+    config: ModelConfig, frames: Frames, target: int, example: tuple[int, Tensor], recent: tuple[int, Tensor] | None
+) -> Instructions:
+    shown: Sequence[tuple[int, Tensor]] = [example] if recent is None else [example, recent]
+    weights = [F.interpolate(masks.detach(), frames.grid, mode="area") for _, masks in shown]
+    visual = torch.stack([mask_pool(frames.features[:, i], w) for (i, _), w in zip(shown, weights, strict=True)], 2)
+    maps = [
+        margins(frames, config, target, i, w, local=k > 0)
+        for k, ((i, _), w) in enumerate(zip(shown, weights, strict=True))
+    ]
+    if recent is None:
+        maps.append(torch.zeros_like(maps[0]))
+    propagated = torch.stack(maps, dim=2)
+    return Instructions(propagated, best_points(propagated.amax(2), pixel_centres=True), visual, None)
+
+
+@torch.no_grad()
+def _instruct_by_mean(
+    config: ModelConfig, frames: Frames, target: int, example: tuple[int, Tensor], recent: tuple[int, Tensor] | None
+) -> Instructions:
+    """As `SEGIC.predict` for the paper's models: only the first example makes the propagated mask and the point."""
+    assert frames.canvas is not None
+    shown = [example] if recent is None else [example, recent]
+    # Lower precision would round similarities that differ in their third digit.
+    with torch.autocast(frames.features.device.type, enabled=False):
+        visual = []
+        for index, masks in shown:
+            weights = torch.stack([token_centres(one.float(), frames.grid) for one in masks.detach()])
+            visual.append(mask_pool(frames.features[:, index], weights))
+        maps = mean_similarity(frames.features[:, target], frames.norm[target], visual[0], EPS)
+        full = F.interpolate(maps, frames.canvas, mode="bilinear", align_corners=False)
+        points = best_points(full, pixel_centres=True)
+    return Instructions(full[:, :, None], points, torch.stack(visual, 2), None)

@@ -1,0 +1,112 @@
+"""Frozen features of training scenes, computed once and kept on disk: what makes training on a CPU possible."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segic.backbones.base import Backbone
+from segic.errors import UsageError
+from segic.training.pools import Pools
+from segic.training.scenes import DEFAULT_MIX, Scene, SceneMix, make_scene
+
+FRAMES = 3  # A the example, B a recent frame, C the target
+
+
+@dataclass(frozen=True)
+class CachedScene:
+    """One scene as the decoder sees it.
+
+    features: (3, C, h, w) float16. pixels: (3, 3, 8h, 8w) uint8, the pictures for the detail branch.
+    labels: (3, S, S) uint8. count, kind, has_recent: as `Scene`.
+    """
+
+    features: NDArray[np.float16]
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    count: int
+    kind: str
+    has_recent: bool
+
+
+def scene_seed(seed: int, index: int) -> np.random.Generator:
+    """Scene `index` of a cache is the same whichever process makes it and wherever the work was interrupted."""
+    return np.random.default_rng([seed, index])
+
+
+@torch.no_grad()
+def extract(scene: Scene, backbone: Backbone) -> CachedScene:
+    """The backbone on a scene's frames."""
+    pictures = torch.from_numpy(scene.frames).permute(0, 3, 1, 2)
+    features = backbone(pictures)
+    size = (8 * features.shape[-2], 8 * features.shape[-1])
+    small = F.interpolate(pictures.float(), size, mode="area").round().to(torch.uint8)
+    return CachedScene(
+        features.to(torch.float16).numpy(), small.numpy(), scene.labels, scene.count, scene.kind, scene.has_recent
+    )
+
+
+def write_scene(folder: Path, index: int, scene: CachedScene) -> None:
+    """One uncompressed file a scene, complete or absent."""
+    path = folder / f"{index:06d}.npz"
+    part = path.with_suffix(f".{os.getpid()}.part")
+    meta = json.dumps({"count": scene.count, "kind": scene.kind, "has_recent": scene.has_recent})
+    with part.open("wb") as file:
+        np.savez(file, features=scene.features, pixels=scene.pixels, labels=scene.labels, meta=np.array(meta))
+    part.replace(path)
+
+
+def read_scene(path: Path) -> CachedScene:
+    """The inverse of `write_scene`."""
+    with np.load(path) as data:
+        meta = json.loads(str(data["meta"]))
+        return CachedScene(data["features"], data["pixels"], data["labels"], **meta)
+
+
+def build_cache(
+    folder: Path,
+    pools: Pools,
+    backbone: Backbone,
+    indices: Sequence[int],
+    *,
+    seed: int,
+    size: int,
+    mix: SceneMix = DEFAULT_MIX,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Makes the scenes `indices` that `folder` lacks. Safe to interrupt and to run in several processes at once.
+
+    A folder belongs to one seed, size, mix and backbone, written beside the scenes; another is refused.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = json.dumps({"seed": seed, "size": size, "width": backbone.width, "mix": asdict(mix)}, sort_keys=True)
+    stamp = folder / "cache.json"
+    if stamp.exists() and stamp.read_text() != identity:
+        raise UsageError(f"{folder} holds features of other settings ({stamp}); name another folder or remove it")
+    stamp.write_text(identity)
+    for index in indices:
+        if not (folder / f"{index:06d}.npz").exists():
+            write_scene(folder, index, extract(make_scene(scene_seed(seed, index), pools, size, mix), backbone))
+        if progress is not None:
+            progress(index)
+
+
+def cached_scenes(folder: Path) -> list[Path]:
+    """The scenes in a cache, in order of their number."""
+    return sorted(folder.glob("[0-9]*.npz"))
+
+
+def stack(scenes: Iterator[CachedScene] | Sequence[CachedScene]) -> tuple[Tensor, Tensor, Tensor]:
+    """Scenes of one size -> features (B, 3, C, h, w) float32, pixels (B, 3, 3, 8h, 8w) float32, labels (B, 3, S, S)."""
+    listed = list(scenes)
+    features = torch.from_numpy(np.stack([s.features for s in listed])).float()
+    pixels = torch.from_numpy(np.stack([s.pixels for s in listed])).float()
+    labels = torch.from_numpy(np.stack([s.labels for s in listed]))
+    return features, pixels, labels
