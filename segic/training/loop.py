@@ -1,0 +1,300 @@
+"""The training loop: draws, predicts, steps, saves."""
+
+import copy
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from segic.backbones.base import Backbone
+from segic.config import ModelConfig
+from segic.decoder import Decoder
+from segic.devices import choose_dtype
+from segic.errors import SegicError, UsageError
+from segic.training.chains import FIGURES, group_loss
+from segic.training.distributed import Processes
+from segic.training.feeds import Drawn, Feed, Skipped
+from segic.training.groups import Group, Texts, make_groups
+from segic.training.loader import Loader
+from segic.training.optimizer import Average, learning_rate, make_optimizer
+from segic.training.plan import StepPlan, Stream, generator, plan_step
+from segic.training.recipe import Recipe
+from segic.training.run_folder import RunFolder, load_checkpoint, save_checkpoint
+
+PATIENCE = 20  # steps in a row whose gradient is not finite, before the run is stopped
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did. figures: by the names in `segic.training.chains.FIGURES`. images: frames of all processes.
+
+    waited: share of the time so far in which the step waited for data. memory: most bytes held so far, on the GPU or,
+    without one, by the process.
+    """
+
+    step: int
+    figures: Mapping[str, float]
+    lr: float
+    norm: float
+    seconds: float
+    images: int
+    waited: float
+    memory: int
+    skipped: tuple[Skipped, ...] = ()
+
+
+class Observer(Protocol):
+    """Who is told how the run goes. Called in the first process only."""
+
+    def begin(self, start: int, steps: int) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def validated(self, step: int, scores: Mapping[str, float], best: bool) -> None: ...
+
+
+# A decoder with averaged weights and the number of steps done -> scores; "episodes" and "video" may choose the best.
+Validate = Callable[[Decoder, int], Mapping[str, float]]
+
+
+@dataclass
+class Setup:
+    """What a run needs beside its recipe. backbone: None where all features are cached. texts: features by prompt.
+
+    validate: called every `recipe.validation.every` steps and after the last one. workers: threads that make samples.
+    """
+
+    recipe: Recipe
+    config: ModelConfig
+    decoder: Decoder
+    backbone: Backbone | None
+    feed: Feed
+    run: RunFolder
+    device: torch.device
+    texts: Texts = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
+    workers: int = 2
+    observer: Observer | None = None
+    validate: Validate | None = None
+
+
+@dataclass
+class _State:
+    """All that a checkpoint holds. seconds: of training, over all sessions. best: of the metric so far."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+
+
+class Trainer:
+    """One run in one process. `resume` before `fit` goes on where the newest checkpoint was written."""
+
+    def __init__(self, setup: Setup):
+        self.setup = setup
+        self.recipe = setup.recipe
+        self.decoder = setup.decoder.to(setup.device).train()
+        setup.processes.share_weights(self.decoder)
+        self.parameters = [p for p in self.decoder.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(self.decoder, self.recipe.optimizer)
+        self.average = Average(self.decoder, self.recipe.optimizer.ema)
+        self.precision = choose_precision(self.recipe.precision, setup.device)
+        self.scaler = torch.amp.GradScaler(setup.device.type, enabled=self.precision == torch.float16)
+        self.state = _State()
+        self.indices = list(setup.processes.share(self.recipe.batch))
+
+    def resume(self) -> int:
+        """Loads the newest checkpoint that can be read, and returns the number of steps it has done.
+
+        The data's order and every random number depend on the seed and the step alone (`segic.training.plan`), so the
+        weights, the optimizer, the average and the step are all there is to a run. A run without any checkpoint starts
+        anew.
+        """
+        for path in reversed(self.setup.run.checkpoints()):
+            try:
+                saved = load_checkpoint(path, self.setup.device)
+            except SegicError:
+                continue
+            self.decoder.load_state_dict(saved["decoder"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scaler.load_state_dict(saved["scaler"])
+            for key, value in saved["average"].items():
+                self.average.tensors[key].copy_(value)
+            self.state = _State(saved["step"], saved["seconds"], saved["best"])
+            break
+        if self.setup.run.best.is_file():  # may be newer: a step's checkpoint is written before its validation
+            self.state.best = load_checkpoint(self.setup.run.best)["best"]
+        return self.state.step
+
+    def fit(self) -> None:
+        """Trains to the recipe's last step.
+
+        Raises SegicError for a loss that is not finite (the batch is saved), for data that give nothing usable, and for
+        checkpoints that cannot be written.
+        """
+        steps, first = self.recipe.steps, self.setup.processes.first
+        if first and self.setup.observer:
+            self.setup.observer.begin(self.state.step, steps)
+        bad, session, mark = 0, 0.0, time.perf_counter()
+        with Loader(self.setup.feed, self.indices, self.state.step, steps, workers=self.setup.workers) as loader:
+            for step, drawn in loader:
+                report = self._step(step, drawn)
+                seconds = time.perf_counter() - mark
+                session += seconds
+                self.state.seconds += seconds
+                self.state.step = step + 1
+                if first and self.setup.observer:
+                    self.setup.observer.step(replace(report, seconds=seconds, waited=loader.waited / session))
+                bad = 0 if math.isfinite(report.norm) else bad + 1
+                if bad > PATIENCE:
+                    raise SegicError(
+                        f"the gradient was not finite for {bad} steps up to step {step + 1}; lower optimizer.lr, or "
+                        "set precision to float32"
+                    )
+                if self._due(self.recipe.checkpoint_every):
+                    self._save()
+                if self._due(self.recipe.validation.every):
+                    self._validate()
+                mark = time.perf_counter()
+
+    def _due(self, every: int) -> bool:
+        return bool(every) and (self.state.step % every == 0 or self.state.step == self.recipe.steps)
+
+    def _step(self, step: int, drawn: list[Drawn]) -> StepReport:
+        setup, recipe = self.setup, self.recipe
+        plan = plan_step(recipe, step)
+        rate = learning_rate(recipe, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        device = setup.device
+        points = torch.Generator(device)
+        seed = generator(recipe.seed, Stream.POINTS, step, setup.processes.rank).integers(2**62)
+        points.manual_seed(int(seed))
+        groups = make_groups(drawn, setup.config, setup.backbone, device, setup.texts)
+        figures = torch.zeros(len(FIGURES), device=device)
+        images = 0
+        for one in groups:
+            share = one.size / recipe.batch
+            with self._autocast():
+                terms = group_loss(
+                    self.decoder, setup.config, one, plan, recipe.loss,
+                    crossed_points=recipe.episode.crossed_points, generator=points,
+                )  # fmt: skip
+            self.scaler.scale(terms.loss * share).backward()
+            figures += terms.figures * share
+            images += one.size * one.batch.masks.shape[1]
+        norm = self._descend(figures, groups, plan)
+        totals = setup.processes.sum_(torch.cat([figures, figures.new_tensor([images])])).tolist()
+        skipped = tuple({s.file: s for one in drawn for s in one.skipped}.values())
+        values = dict(zip(FIGURES, totals, strict=False))
+        return StepReport(step + 1, values, rate, norm, 0.0, int(totals[-1]), 0.0, most_memory(device), skipped)
+
+    def _descend(self, figures: Tensor, groups: list[Group], plan: StepPlan) -> float:
+        """The optimizer's step, and the gradient's norm before clipping. Stops the run when the loss is not finite."""
+        setup = self.setup
+        # All processes must agree to stop, or the others would wait for this one for ever.
+        broken = setup.processes.sum_((~figures[:1].isfinite()).float()).item()
+        if broken:
+            path = setup.run.path / f"failed-step-{plan.step:08d}-{setup.processes.rank}.pt"
+            where = f"the last checkpoint is {next(reversed(setup.run.checkpoints()), 'none')}"
+            if not figures[0].isfinite():
+                save_batch(setup.run, path, groups, plan)
+            raise SegicError(
+                f"the loss of step {plan.step} is not finite. Its batch is saved as {path}; {where}. Look for broken "
+                "masks in it, lower optimizer.lr, or set precision to float32"
+            )
+        setup.processes.sum_gradients(self.parameters)  # before unscaling, so that all see the same overflow
+        self.scaler.unscale_(self.optimizer)
+        clip = self.recipe.optimizer.clip or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, clip))
+        if math.isfinite(norm):
+            self.scaler.step(self.optimizer)
+            self.average.update(self.decoder, plan.step + 1)
+        self.scaler.update()
+        return norm
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.setup.device.type, self.precision)
+
+    def _save(self) -> None:
+        """Written by the first process; all of them hold the same weights."""
+        if self.setup.processes.first:
+            save_checkpoint(self.setup.run, self.setup.run.checkpoint(self.state.step), self.saved())
+        self.setup.processes.wait()
+
+    def saved(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "step": self.state.step,
+            "seconds": self.state.seconds,
+            "best": self.state.best,
+            "decoder": self.decoder.state_dict(),
+            "average": self.average.tensors,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def _validate(self) -> None:
+        setup = self.setup
+        if setup.validate is not None and setup.processes.first:
+            decoder = averaged(self.decoder, self.average)
+            scores = dict(setup.validate(decoder, self.state.step))
+            value = scores.get(self.recipe.validation.metric)
+            better = value is not None and (self.state.best is None or value > self.state.best)
+            if better:
+                self.state.best = value
+                save_checkpoint(setup.run, setup.run.best, self.saved())
+            if setup.observer:
+                setup.observer.validated(self.state.step, scores, better)
+        setup.processes.wait()
+
+
+@torch.no_grad()
+def averaged(decoder: Decoder, average: Average) -> Decoder:
+    """A copy of the decoder with the averaged weights, in evaluation mode."""
+    out = copy.deepcopy(decoder)
+    out.load_state_dict(average.tensors)
+    return out.eval().requires_grad_(False)
+
+
+def save_batch(run: RunFolder, path: Path, groups: list[Group], plan: StepPlan) -> None:
+    """All tensors and file names of a step, to find out what was wrong with it."""
+    content = [
+        {
+            "features": g.batch.features, "pixels": g.batch.pixels, "masks": g.batch.masks, "meta": g.meta,
+            "names": [list(names) for names in g.names], "kinds": list(g.kinds),
+        }
+        for g in groups
+    ]  # fmt: skip
+    save_checkpoint(run, path, {"step": plan.step, "groups": content})
+
+
+def most_memory(device: torch.device) -> int:
+    """Bytes: the largest amount held so far on the GPU, else by this process; 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """auto: bfloat16 where the device has it in hardware, else float16 on CUDA (with loss scaling), else float32."""
+    if device.type != "cuda" and name == "float16":
+        raise UsageError(f"precision float16 needs a CUDA device, this is {device}; take bfloat16, float32 or auto")
+    if device.type == "mps" and name == "auto":
+        return torch.float32
+    return choose_dtype(name, device)

@@ -1,0 +1,156 @@
+"""A run's folder: recipe, log, checkpoints, pictures. Everything in it is complete or absent, whenever the run ends."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segic.errors import SegicError, UsageError
+from segic.training.recipe_file import difference
+
+KEEP = 2  # newest checkpoints; the best one is kept beside them
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of a run.
+
+    recipe.json: the resolved recipe. log.jsonl: a line an event. checkpoints/step-00000500.pt and best.pt.
+    predictions/: a picture a validation. skipped.jsonl: files that could not be used.
+    """
+
+    path: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.path / "recipe.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def skipped(self) -> Path:
+        return self.path / "skipped.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.pt"
+
+    def checkpoints(self) -> list[Path]:
+        """The numbered checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*.pt"))
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps lies."""
+        return self.path / "checkpoints" / f"step-{step:08d}.pt"
+
+    def create(self, recipe: Mapping[str, Any]) -> None:
+        """A new run. UsageError when the folder holds something already."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            what = "holds a run; go on with --resume" if self.recipe.is_file() else "is not empty"
+            raise UsageError(f"{self.path} {what}, or give another folder with --out")
+        try:
+            (self.path / "checkpoints").mkdir(parents=True)
+        except OSError as error:
+            raise UsageError(f"the run folder {self.path} cannot be made: {error}") from error
+        write_text(self.recipe, json.dumps(recipe, indent=2) + "\n")
+
+    def resume(self, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The recipe that the run was started with. UsageError when there is none or `recipe` differs, showing how."""
+        before = self.read_recipe()
+        if recipe is not None and (lines := difference(before, recipe)):
+            raise UsageError(
+                f"{self.path} was started with another recipe, so that --resume would not continue it:\n  "
+                + "\n  ".join(lines)
+                + "\nGive the same recipe and values, or another folder with --out"
+            )
+        return before
+
+    def read_recipe(self) -> dict[str, Any]:
+        """The values of the run's recipe. UsageError when the folder is no run."""
+        try:
+            values = json.loads(self.recipe.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UsageError(f"{self.path} is not a training run: it has no {self.recipe.name}") from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.recipe} is broken: {error}") from error
+        return dict(values)
+
+    def append(self, kind: str, values: Mapping[str, Any]) -> None:
+        """One line of the log."""
+        append_line(self.log, {"kind": kind, **values})
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The log's lines in order. A line that a kill cut short is passed over."""
+        if not self.log.is_file():
+            return
+        for line in self.log.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                yield json.loads(line)
+
+
+def append_line(path: Path, values: Mapping[str, Any]) -> None:
+    """One JSON object on a line of its own. SegicError when it cannot be written."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+    except OSError as error:
+        raise SegicError(f"{path} cannot be written: {error}; make room and go on with --resume") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise SegicError(f"{path} cannot be written: {error}") from error
+
+
+def save_checkpoint(run: RunFolder, path: Path, state: Mapping[str, Any]) -> None:
+    """Writes a checkpoint, whole or not at all, then removes numbered ones but the newest KEEP.
+
+    Raises SegicError when it cannot be written (a full disk); every earlier checkpoint is still there then.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        with suppress(OSError):
+            part.unlink()
+        newest = next(reversed(run.checkpoints()), None)
+        left = f"the last one is {newest}; make room and go on with --resume" if newest else "there is no earlier one"
+        raise SegicError(f"the checkpoint {path} cannot be written: {error}; {left}") from error
+    for old in run.checkpoints()[:-KEEP]:
+        with suppress(OSError):
+            old.unlink()
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The state that `save_checkpoint` wrote. SegicError for a file that is damaged."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: there is no such checkpoint") from None
+    except Exception as error:  # torch raises whatever unpickling raises
+        raise SegicError(
+            f"the checkpoint {path} is damaged ({error}); delete it and resume from the one before"
+        ) from error
+    return dict(state)

@@ -1,0 +1,223 @@
+"""From a recipe and folders to a run that goes: everything is opened and checked before the first step."""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segic.backbones import Backbone, build_backbone
+from segic.config import ModelConfig
+from segic.decoder import Decoder
+from segic.devices import choose_device, choose_dtype
+from segic.errors import UsageError
+from segic.text import TextEncoder
+from segic.training.cache import Progress, cache_name, fill_cache
+from segic.training.distributed import Processes, join, leave
+from segic.training.feeds import CachedFeed, Feed, LiveFeed, index_cache
+from segic.training.journal import Journal, circumstances
+from segic.training.loop import Setup, Trainer
+from segic.training.recipe import DataSet, Recipe
+from segic.training.run_folder import RunFolder, load_checkpoint
+from segic.training.sources import Source, open_sources
+from segic.training.texts import encode_texts
+from segic.training.validation import Episodes
+
+# (config, backbone, decoder) -> scores on videos, "video" among them.
+VideoScores = Callable[[ModelConfig, Backbone, Decoder], Mapping[str, float]]
+OpenBackbone = Callable[[ModelConfig], Backbone]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line, or a Python user, asks for.
+
+    data: root of the data sets. out: the run's folder. resume: go on with it. device, workers: where and how fast; no
+    result depends on the workers. cache: folder for cached features, by default data/features. backbone_weights: a
+    local file. init: a decoder's weights to start from, a checkpoint or safetensors file.
+    """
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    resume: bool = False
+    device: str = "auto"
+    workers: int = 2
+    cache: Path | None = None
+    backbone_weights: Path | None = None
+    init: Path | None = None
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller may put in place of the defaults. video: scores on video folders, which `segic` knows nothing of.
+    note: told what was left out of the data. progress: of the feature cache, by what it is for."""
+
+    video: VideoScores | None = None
+    text: TextEncoder | None = None
+    backbone: OpenBackbone | None = None
+    note: Callable[[str], None] = lambda _text: None
+    progress: Callable[[str], Progress | None] = field(default=lambda _what: None)
+
+
+def train(request: Request, hooks: Hooks | None = None) -> RunFolder:
+    """Runs a recipe to its end. Under torchrun every process calls this.
+
+    Raises UsageError for a request that cannot be carried out and SegicError for a run that fails.
+    """
+    hooks = hooks or Hooks()
+    device = choose_device(request.device)
+    processes, device = join(device)
+    try:
+        return _train(request, hooks, processes, device)
+    finally:
+        leave()
+
+
+def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.device) -> RunFolder:
+    recipe = request.recipe
+    run = RunFolder(request.out)
+    processes.share(recipe.batch)
+    sources = open_sources(recipe.data.sets, recipe.data, request.data)
+    held_out = open_sources(recipe.validation.sets, recipe.data, request.data)
+    config = recipe.model.config()
+    texts = encode_texts(recipe, config, [*sources, *held_out], hooks.text)
+    # Before any long work, and before another process can look for it.
+    if request.resume:
+        run.resume(recipe.as_dict())
+    elif processes.first:
+        run.create(recipe.as_dict())
+    processes.wait()
+    seed_everything(recipe)
+    backbone = (hooks.backbone or _opener(request.backbone_weights))(config)
+    backbone = backbone.to(device=device, dtype=choose_dtype("auto", device))
+    decoder = Decoder(config, backbone.width, backbone.width)
+    if request.init is not None:
+        load_initial(decoder, request.init)
+    notes = [f"{source.name}: {note}" for source, _ in sources for note in source.notes]
+    notes += [f"held-out {source.name}: {note}" for source, _ in held_out for note in source.notes]
+    if processes.first:
+        for note in notes:
+            hooks.note(note)
+    opening = _Opening(request, hooks, processes, backbone, config)
+    feed = opening.feed(sources)
+    episodes = opening.episodes(held_out, device, texts) if held_out and recipe.validation.every else None
+    journal = Journal(run, quiet=request.quiet) if processes.first else None
+    validate = _validation(recipe, config, backbone, run, episodes, hooks.video)
+    setup = Setup(
+        recipe, config, decoder, None if recipe.data.cached else backbone, feed, run, device, texts, processes,
+        request.workers, journal, validate,
+    )  # fmt: skip
+    trainer = Trainer(setup)
+    start = trainer.resume() if request.resume else 0
+    if processes.first:
+        run.append("resume" if request.resume else "start", {
+            "step": start, "notes": notes, "init": str(request.init) if request.init else None,
+            **circumstances(device, processes.count),
+        })  # fmt: skip
+    try:
+        trainer.fit()
+    finally:
+        if journal is not None:
+            journal.close()
+    if processes.first:
+        run.append("end", {"step": trainer.state.step, "seconds": trainer.state.seconds, "best": trainer.state.best})
+    return run
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """Makes feeds, cached or not."""
+
+    request: Request
+    hooks: Hooks
+    processes: Processes
+    backbone: Backbone
+    config: ModelConfig
+
+    def feed(self, sources: list[tuple[Source, float]]) -> Feed:
+        recipe = self.request.recipe
+        live = LiveFeed(recipe, sources)
+        if not recipe.data.cached:
+            return live
+        paths = self._cached(recipe.data.sets, sources, live, recipe.data.cached, recipe.data.cache_seed, "features")
+        return CachedFeed(recipe, index_cache(paths))
+
+    def episodes(
+        self, sources: list[tuple[Source, float]], device: torch.device, texts: Mapping[str, torch.Tensor]
+    ) -> Episodes:
+        recipe, how = self.request.recipe, self.request.recipe.validation
+        live = LiveFeed(recipe, sources)
+        cached: list[Path] = []
+        if recipe.data.cached:
+            cached = self._cached(how.sets, sources, live, how.samples, how.seed, "held-out features")
+        return Episodes(recipe, self.config, self.backbone, device, texts, cached, live)
+
+    def _cached(
+        self, sets: dict[str, DataSet], sources: list[tuple[Source, float]], live: LiveFeed, count: int, seed: int,
+        what: str,
+    ) -> list[Path]:  # fmt: skip
+        data = self.request.recipe.data
+        root = self.request.cache or self.request.data / "features"
+        folder = root / cache_name(sets, data, seed, self.config.backbone, self.config.layers)
+        progress = self.hooks.progress(what) if self.processes.first else None
+        return fill_cache(folder, sources, live, self.backbone, data, count, seed, self.processes, progress)
+
+
+def _validation(
+    recipe: Recipe,
+    config: ModelConfig,
+    backbone: Backbone,
+    run: RunFolder,
+    episodes: Episodes | None,
+    video: VideoScores | None,
+) -> Callable[[Decoder, int], dict[str, float]]:
+    """Held-out episodes at every validation; videos every `video_every` steps and at the end."""
+
+    def validate(decoder: Decoder, step: int) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        if episodes is not None:
+            scores |= episodes(decoder, run.predictions / f"step-{step:08d}.png")
+        every = recipe.validation.video_every
+        if video is not None and (step == recipe.steps or (every and step % every == 0)):
+            scores |= video(config, backbone, decoder)
+        return scores
+
+    return validate
+
+
+def _opener(weights: Path | None) -> OpenBackbone:
+    def open_(config: ModelConfig) -> Backbone:
+        from segic.weights.resolve import resolve
+
+        return build_backbone(config.backbone, config.layers, resolve(config.backbone, weights))
+
+    return open_
+
+
+def seed_everything(recipe: Recipe) -> None:
+    """The decoder's first weights come from this seed; nothing after them draws from the global random states."""
+    random.seed(recipe.seed)
+    np.random.seed(recipe.seed)  # noqa: NPY002 - other libraries draw from it
+    torch.manual_seed(recipe.seed)
+    if recipe.deterministic:
+        # Some GPU kernels (the gradient of bilinear sampling) have no deterministic twin: torch warns about those.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def load_initial(decoder: Decoder, path: Path) -> None:
+    """Weights to start from: a run's checkpoint (its average) or an exported file. UsageError when they do not fit."""
+    if path.suffix == ".safetensors":
+        from segic.weights.tensors import load_tensors
+
+        tensors = {key: value.float() for key, value in load_tensors(path).items()}
+    else:
+        tensors = load_checkpoint(path)["average"]
+    try:
+        decoder.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UsageError(f"{path} does not hold a decoder of this recipe's model: {error}") from error
