@@ -1,0 +1,62 @@
+"""A picture of predictions: a row an episode, example, target with its true masks, target with the predicted ones."""
+
+import io
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segic.errors import SegicError
+
+SIDE = 224
+GAP = 4
+COLOURS = ((230, 60, 60), (60, 180, 75), (67, 99, 216), (245, 190, 40), (145, 30, 180), (70, 220, 220), (240, 50, 230))
+
+
+@dataclass(frozen=True)
+class Row:
+    """example, target: (H, W, 3) uint8 RGB. The masks: (N, h, w) bool, of any resolution."""
+
+    example: NDArray[np.uint8]
+    target: NDArray[np.uint8]
+    example_masks: NDArray[np.bool_]
+    true_masks: NDArray[np.bool_]
+    predicted_masks: NDArray[np.bool_]
+
+
+def write_grid(path: Path, rows: Sequence[Row]) -> None:
+    """Writes a PNG, whole or not at all. Raises SegicError when it cannot be written."""
+    from PIL import Image
+
+    lines = []
+    for row in rows:
+        cells = (
+            overlay(row.example, row.example_masks),
+            overlay(row.target, row.true_masks),
+            overlay(row.target, row.predicted_masks),
+        )
+        lines.append(np.concatenate([np.pad(cell, ((0, GAP), (0, GAP), (0, 0))) for cell in cells], axis=1))
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(lines)).save(buffer, format="PNG")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(buffer.getvalue())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()
+        raise SegicError(f"the picture {path} cannot be written: {error}") from error
+
+
+def overlay(picture: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(SIDE, SIDE, 3): the picture with each mask half-covered by a colour of its own."""
+    out = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    for number, mask in enumerate(masks):
+        inside = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) > 0
+        out[inside] = (out[inside] // 2 + np.array(COLOURS[number % len(COLOURS)]) // 2).astype(np.uint8)
+    return np.asarray(out, np.uint8)

@@ -1,0 +1,141 @@
+"""What a run says of itself while it goes: the log, TensorBoard, and a progress bar."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+
+from segic.training.loop import StepReport
+from segic.training.run_folder import RunFolder, append_line
+
+EVERY = 25  # steps between lines of the log
+
+
+class Journal:
+    """An `Observer` that writes log.jsonl, TensorBoard files where that package is installed, and a bar.
+
+    quiet: no bar and no lines. The bar appears only on a terminal; elsewhere there is a line every `every` steps.
+    """
+
+    def __init__(self, run: RunFolder, *, quiet: bool = False, every: int = EVERY):
+        self._run, self._quiet, self._every = run, quiet, every
+        self._bar: Any = None
+        self._board = _board(run)
+        self._sums: dict[str, float] = {}
+        self._steps = self._images = 0
+        self._seconds = 0.0
+        self._seen: set[str] = set()
+        self._total = 0
+
+    def begin(self, start: int, steps: int) -> None:
+        """See `segic.training.loop.Observer`."""
+        from tqdm import tqdm
+
+        self._total = steps
+        hidden = self._quiet or not sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=start, unit=" steps", disable=hidden, file=sys.stderr, dynamic_ncols=True)
+
+    def step(self, report: StepReport) -> None:
+        """See `segic.training.loop.Observer`."""
+        for one in report.skipped:
+            if one.file not in self._seen:
+                self._seen.add(one.file)
+                append_line(self._run.skipped, {"file": one.file, "reason": one.reason})
+        for key, value in report.figures.items():
+            self._sums[key] = self._sums.get(key, 0.0) + value
+        self._steps += 1
+        self._images += report.images
+        self._seconds += report.seconds
+        if report.step % self._every and report.step != self._total:
+            self._advance(None)
+            return
+        values: dict[str, Any] = {key: value / self._steps for key, value in self._sums.items()}
+        values |= {
+            "lr": report.lr,
+            "norm": report.norm,
+            "seconds_per_step": self._seconds / self._steps,
+            "images_per_second": self._images / max(self._seconds, 1e-9),
+            "waiting_share": report.waited,
+            "memory_bytes": report.memory,
+            "skipped_files": len(self._seen),
+        }
+        self._run.append("step", {"step": report.step, **values})
+        self._scalars(values, report.step, "train")
+        self._advance(values)
+        self._sums, self._steps, self._images, self._seconds = {}, 0, 0, 0.0
+        if not self._quiet and not sys.stderr.isatty():
+            self.say(
+                f"step {report.step}/{self._total} loss {values['loss']:.3f} IoU {values['iou']:.3f} lr {report.lr:.2e}"
+                f" {values['images_per_second']:.1f} images/s waiting {report.waited:.1%}"
+            )
+
+    def validated(self, step: int, scores: Mapping[str, float], best: bool) -> None:
+        """See `segic.training.loop.Observer`."""
+        self._run.append("validation", {"step": step, "scores": dict(scores), "best": best})
+        self._scalars(scores, step, "validation")
+        if not self._quiet:
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            self.say(f"validation after {step} steps: {figures}{' (best so far)' if best else ''}")
+
+    def say(self, text: str) -> None:
+        """A line on standard error, above the bar."""
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
+
+    def close(self) -> None:
+        """Ends the bar and the files."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _advance(self, values: Mapping[str, Any] | None) -> None:
+        if values is not None:
+            shown = {"loss": f"{values['loss']:.3f}", "IoU": f"{values['iou']:.3f}"}
+            shown["images/s"] = f"{values['images_per_second']:.1f}"
+            self._bar.set_postfix(shown, refresh=False)
+        self._bar.update()
+
+    def _scalars(self, values: Mapping[str, Any], step: int, group: str) -> None:
+        if self._board is not None:
+            for key, value in values.items():
+                self._board.add_scalar(f"{group}/{key}", value, step)
+
+
+def _board(run: RunFolder) -> Any:
+    """A TensorBoard writer, None where the package (extra `train`) is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run.path / "tensorboard"))
+
+
+def circumstances(device: torch.device, processes: int) -> dict[str, Any]:
+    """Hardware, versions and the time, for the log."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "device": gpu or cpu_name(),
+        "processes": processes,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's name as the system has it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a kernel interface
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
