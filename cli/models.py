@@ -11,6 +11,9 @@ import click
 
 from segic.errors import SegicError, UsageError
 
+from .models_export import export
+from .progress import ByteBars
+
 if TYPE_CHECKING:
     from segic.weights import WeightFile
 
@@ -21,10 +24,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for 
 
 @click.group()
 def models() -> None:
-    """Weight files: list, fetch, verify and convert them.
+    """Weight files: list, fetch, verify, convert and export them.
 
     They are kept in the user's cache folder, or in the one that SEGIC_CACHE names.
     """
+
+
+models.add_command(export)
 
 
 @models.command("list")
@@ -84,7 +90,7 @@ def fetch(names: tuple[str, ...], path: Path | None, sha256: str | None, force: 
         raise UsageError(f"{names[0]} is not kept in the cache, so --path cannot fill it: {find(names[0]).source}")
     wanted = dict.fromkeys(name for given in names for name in (given, *find(given).needs))
     results: list[dict[str, str]] = []
-    with _Bars() as progress:
+    with ByteBars() as progress:
         for name in wanted:
             if path and name == names[0]:
                 ready = install(path, name, progress=progress)
@@ -105,7 +111,7 @@ def verify(as_json: bool) -> None:
     """Hash every weight file on this machine again; exit status 1 when one is damaged."""
     from segic.weights import verify as verify_all
 
-    with _Bars() as progress:
+    with ByteBars() as progress:
         checks = verify_all(progress)
     if as_json:
         _print_json([{**asdict(check), "path": str(check.path)} for check in checks])
@@ -146,7 +152,7 @@ def convert(source: Path, name: str | None, out: Path | None, overwrite: bool, a
         raise UsageError(f"--out {out}: expected a name that ends in .safetensors")
     if out and out.exists() and not overwrite:
         raise UsageError(f"--out {out} exists: choose another name, or add --overwrite")
-    with _Bars() as progress:
+    with ByteBars() as progress:
         if out:
             convert_file(source, name, progress=progress).save(out)
         else:
@@ -197,28 +203,3 @@ def _size(size: int) -> str:
 
 def _print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2))
-
-
-class _Bars:
-    """A progress bar for each piece of work, on standard error and only on a terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._what = ""
-
-    def __enter__(self) -> _Bars:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """See `segic.weights.Progress`."""
-        from tqdm import tqdm
-
-        if what != self._what:
-            self.__exit__()
-            self._what = what
-            self._bar = tqdm(desc=what, total=total or None, unit="B", unit_scale=True, leave=False, disable=None)
-        self._bar.update(done - self._bar.n)

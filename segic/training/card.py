@@ -1,0 +1,168 @@
+"""A finished run as a file for users: the decoder's weights, and a model card beside them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segic.errors import SegicError, UsageError
+from segic.training.export import canonical, export_decoder
+from segic.training.recipe import Recipe
+from segic.training.recipe_file import flatten, parse_recipe
+from segic.training.run_folder import RunFolder, load_checkpoint, write_text
+
+_FAILURES = (
+    "Thin parts (legs, cables, rackets) are cut off: the backbone has one feature for 14 x 14 pixels.",
+    "Look-alikes in one picture are taken together, or one for the other.",
+    "Tiny objects, below about two features in width, can be lost.",
+    "After a long disappearance, a look-alike may be followed instead.",
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run's figures, from its log.
+
+    start: circumstances of the first session. steps, seconds: done and taken. figures: of the last logged step.
+    validations: (step, scores), oldest first. chosen: the step of the checkpoint.
+    """
+
+    start: dict[str, Any]
+    steps: int
+    seconds: float
+    figures: dict[str, Any]
+    validations: tuple[tuple[int, dict[str, float]], ...]
+    chosen: int
+
+
+def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bool = False) -> Path:
+    """Writes `out` (*.safetensors, half precision) and its card (*.md beside it). Returns the card's path.
+
+    The best checkpoint is taken, the newest where no validation chose one, or with `latest`. Weights are the average.
+    Raises UsageError for a folder that is no run, or has no checkpoint, or for files that exist.
+    """
+    run = RunFolder(run_path)
+    recipe = parse_recipe(run.read_recipe(), str(run.recipe))
+    card = out.with_suffix(".md")
+    for path in (out, card):
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists: choose another name, or add --overwrite")
+    state, path = _checkpoint(run, latest)
+    summary = summarise(run, state, recipe)
+    metadata = {
+        "preset": recipe.model.preset,
+        "recipe": canonical(recipe.as_dict()),
+        "training": canonical({"steps": summary.chosen, "seed": recipe.seed, "seconds": round(summary.seconds)}),
+        "licence": "MIT",
+    }
+    export_decoder(state["average"], recipe.model.config(), out, metadata)
+    write_text(card, card_text(recipe, summary, out.name, path.name))
+    return card
+
+
+def _checkpoint(run: RunFolder, latest: bool) -> tuple[dict[str, Any], Path]:
+    candidates = list(reversed(run.checkpoints()))
+    if run.best.is_file() and not latest:
+        candidates.insert(0, run.best)
+    if not candidates:
+        raise UsageError(f"{run.path} has no checkpoint yet; the first one comes after `checkpoint_every` steps")
+    for path in candidates:
+        try:
+            return load_checkpoint(path), path
+        except SegicError as error:
+            last = error
+    raise last
+
+
+def summarise(run: RunFolder, state: dict[str, Any], recipe: Recipe) -> Summary:
+    """The run's log up to the checkpoint; where a step was logged twice (after a resume), the later line counts."""
+    start: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    validations: dict[int, dict[str, float]] = {}
+    for event in run.events():
+        kind = event.pop("kind", "")
+        if kind == "start":
+            start = event
+        elif kind == "step" and event["step"] <= state["step"]:
+            figures = event
+        elif kind == "validation":
+            validations[event["step"]] = event["scores"]
+    ordered = tuple(sorted(validations.items()))
+    return Summary(start, recipe.steps, float(state["seconds"]), figures, ordered, int(state["step"]))
+
+
+def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> str:
+    """The model card, Markdown."""
+    config = recipe.model.config()
+    start = summary.start
+    lines = [
+        f"# {file.removesuffix('.safetensors')}",
+        "",
+        f"A decoder for in-context segmentation with {config.backbone}, trained by "
+        f"`segic train --recipe {recipe.name}`. {recipe.description[:1].upper()}{recipe.description[1:]}.",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| Backbone | {config.backbone}, frozen; not part of this file |",
+        f"| Steps | {summary.chosen} of {summary.steps}, batches of {recipe.batch} ({checkpoint}) |",
+        f"| Seed | {recipe.seed} |",
+        f"| Picture size in training | {recipe.data.size} x {recipe.data.size} |",
+        f"| Hardware | {start.get('device', 'not recorded')}, {start.get('processes', 1)} process(es), "
+        f"{start.get('cores', '?')} cores |",
+        f"| Time | {summary.seconds / 3600:.2f} hours, feature caching not counted |",
+        f"| Software | torch {start.get('torch', '?')}, Python {start.get('python', '?')} |",
+        "| Licence | MIT; the backbone's and the data's own licences apply to those |",
+        "",
+        "## Data",
+        "",
+    ]
+    lines += [f"- {name}: {_data(one.model_dump())}" for name, one in recipe.data.sets.items() if one.weight > 0]
+    lines += [f"- {note}" for note in start.get("notes", [])]
+    lines += ["", "## Results", ""]
+    lines += _results(summary)
+    lines += ["", "## Known failures", "", *(f"- {text}" for text in _FAILURES), "", "## Recipe", "", "```"]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in flatten(recipe.as_dict()).items() if value is not None]
+    return "\n".join([*lines, "```", ""])
+
+
+def _data(values: dict[str, Any]) -> str:
+    part = {"train": f", images not divisible by {values['holdout']}", "held-out": "", "all": ""}[values["part"]]
+    fold = f", without COCO-20i fold {values['exclude_fold']}" if values["exclude_fold"] is not None else ""
+    layout = "COCO format" if values["kind"] == "scenes" else values["layout"]
+    kind = "synthetic scenes, made of still photographs," if values["kind"] == "scenes" else f"{values['kind']} pairs"
+    return f"{kind} from {values['path']} ({layout}){part}{fold}, weight {values['weight']:g}"
+
+
+def _results(summary: Summary) -> list[str]:
+    if not summary.validations:
+        return ["No validation was made."]
+    names = list(dict.fromkeys(name for _, scores in summary.validations for name in scores if "/" not in name))
+    head = ["| steps | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    shown = summary.validations[-12:]
+    if summary.chosen not in [step for step, _ in shown]:
+        shown = tuple(v for v in summary.validations if v[0] == summary.chosen) + shown
+    rows = [
+        f"| {step}{' (this file)' if step == summary.chosen else ''} | "
+        + " | ".join(f"{scores[name]:.3f}" if name in scores else "" for name in names)
+        + " |"
+        for step, scores in shown
+    ]
+    speed = summary.figures.get("seconds_per_step")
+    notes = [
+        "",
+        "`episodes` is the mean IoU over all entities of held-out episodes; the other names are kinds of episode.",
+    ]
+    if speed:
+        waiting = summary.figures.get("waiting_share", 0)
+        rate = summary.figures.get("images_per_second", 0)
+        notes += ["", f"{speed:.2f} s a step, {rate:.1f} images/s, {waiting:.1%} of the time spent waiting for data."]
+    return head + rows + _by_part(summary) + notes
+
+
+def _by_part(summary: Summary) -> list[str]:
+    """Figures of single sequences ("video/bear") at the file's own validation."""
+    scores = dict(summary.validations).get(summary.chosen, {})
+    parts = {name: value for name, value in scores.items() if "/" in name}
+    if not parts:
+        return []
+    return ["", "| | |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in parts.items())]
