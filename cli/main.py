@@ -12,6 +12,7 @@ COMMANDS = {
     "vos": LazyCommand("vos", "vos", "Masks for every frame of a video, from masks of its first frame."),
     "image": LazyCommand("image", "image", "Masks for images, from example images and their masks."),
     "models": LazyCommand("models", "models", "Named models: list, info, fetch, verify, convert, export."),
+    "train": LazyCommand("train", "train", "Train the decoder from a recipe."),
     "bench": LazyCommand("bench", "bench", "The paper's benchmarks, speed, and reports."),
     "demo": LazyCommand("demo", "demo", "Make a sample clip and follow its objects."),
 }

@@ -1,0 +1,124 @@
+"""`segic train`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from segic.errors import UsageError
+
+from .progress import verbosity_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from segic.training.cache import Progress
+    from segic.training.recipe import Recipe
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A named recipe (see --list) or a TOML file.")
+@click.option("--data", type=_PATH, help="The folder that holds the data sets; the recipe says which, and where.")
+@click.option("--out", type=_PATH, help="The run's folder: checkpoints, log, pictures.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value: --set optimizer.lr=2e-4."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where its last checkpoint was.")
+@click.option("--init", type=_PATH, help="Start from the weights of this checkpoint or .safetensors file.")
+@click.option("--davis", type=_PATH, help="Videos in DAVIS's layout, scored at validations. Never trained on.")
+@click.option("--cache", type=_PATH, help="Folder of cached features.  [default: DATA/features]")
+@click.option("--backbone-weights", type=_PATH, help="A local file with the backbone's weights.")
+@click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Threads that make samples.")
+@click.option("--list", "list_", is_flag=True, help="List the named recipes.")
+@click.option("--print-recipe", is_flag=True, help="Print the recipe's file, to copy and edit.")
+@verbosity_options
+def train(
+    recipe_name: str | None,
+    overrides: tuple[str, ...],
+    list_: bool,
+    print_recipe: bool,
+    davis: Path | None,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
+    """Train the decoder from a recipe; the backbone stays frozen.
+
+    With --resume, --recipe can be left out: the run knows its own. Under torchrun the batch is split among its
+    processes: torchrun --no-python --nproc-per-node 8 segic train --recipe paper-l ...
+    """
+    from segic.training.recipe_file import load_recipe, recipe_names, recipe_text
+
+    if list_:
+        for name in recipe_names():
+            click.echo(f"{name:<18}{load_recipe(name).description}")
+        return
+    if print_recipe:
+        click.echo(recipe_text(_needed(recipe_name, "--recipe")), nl=False)
+        return
+    from segic.training.session import Hooks, Request
+    from segic.training.session import train as run_training
+
+    out = _needed(options.pop("out"), "--out")
+    data = _needed(options.pop("data"), "--data")
+    recipe = _recipe(recipe_name, overrides, out, resume=options["resume"])
+    request = Request(recipe, data, out, quiet=quiet, **options)
+    video = None
+    if davis is not None:
+        from .train_video import VideoValidation
+
+        video = VideoValidation(davis)
+    run = run_training(request, Hooks(video=video, note=_note(quiet), progress=lambda what: _cache_bar(what, quiet)))
+    if not quiet:
+        click.echo(f"done; `segic models export {run.path} -o FILE.safetensors` makes one file of it")
+
+
+def _needed(value: Any, option: str) -> Any:
+    if value is None:
+        raise click.UsageError(f"Missing option '{option}'.")
+    return value
+
+
+def _recipe(name: str | None, overrides: tuple[str, ...], out: Path, *, resume: bool) -> Recipe:
+    from segic.training.recipe_file import load_recipe, parse_recipe
+    from segic.training.run_folder import RunFolder
+
+    if name is not None:
+        return load_recipe(name, overrides)
+    if not resume:
+        raise click.UsageError("Missing option '--recipe'.")
+    if overrides:
+        raise UsageError("--set changes a recipe and --resume continues one as it is; leave out either")
+    run = RunFolder(out)
+    return parse_recipe(run.read_recipe(), str(run.recipe))
+
+
+def _note(quiet: bool) -> Callable[[str], None]:
+    def note(text: str) -> None:
+        if not quiet:
+            click.echo(f"note: {text}", err=True)
+
+    return note
+
+
+def _cache_bar(what: str, quiet: bool) -> Progress | None:
+    """A bar over the samples of a feature cache, on a terminal."""
+    from tqdm import tqdm
+
+    if quiet or not sys.stderr.isatty():
+        return None
+    bar = tqdm(desc=what, unit=" samples", file=sys.stderr, dynamic_ncols=True)
+
+    def progress(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return progress

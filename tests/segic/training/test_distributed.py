@@ -1,0 +1,93 @@
+"""Two processes over gloo train one model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from segic.training.recipe import Recipe
+from segic.training.run_folder import RunFolder, load_checkpoint
+
+_PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from segic.backbones.dinov2 import CONFIGS, DinoV2, DinoV2Config
+CONFIGS["dinov2-tiny"] = DinoV2Config("dinov2-tiny", 32, 2, 2)
+from segic.training import feeds, loop
+from segic.training.recipe_file import parse_recipe
+from segic.training.session import Hooks, Request, train
+
+def backbone(config):
+    torch.manual_seed(3)
+    out = DinoV2(CONFIGS["dinov2-tiny"])
+    for p in out.parameters():
+        if p.ndim > 1:
+            torch.nn.init.normal_(p, std=0.1)
+    return out
+
+drawn = []
+real = feeds.LiveFeed.draw
+def draw(self, step, index):
+    drawn.append([step, index])
+    return real(self, step, index)
+feeds.LiveFeed.draw = draw
+fit = loop.Trainer.fit
+def fit_and_tell(self):
+    fit(self)
+    rank = self.setup.processes.rank
+    torch.save(self.decoder.state_dict(), folder / f"weights-{rank}.pt")
+    (folder / f"drawn-{rank}.json").write_text(json.dumps(sorted(drawn)))
+loop.Trainer.fit = fit_and_tell
+folder = Path(sys.argv[1])
+recipe = parse_recipe(json.loads((folder / "recipe.json").read_text()), "test")
+train(Request(recipe, folder / "data", folder / "run", device="cpu", quiet=True), Hooks(backbone=backbone))
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_two_processes_agree_and_share_the_batch(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], fit: Callable[..., RunFolder]
+) -> None:
+    recipe = make_recipe(schedule__steps=2, episode__reversion=0.5)
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    port = str(free_port())
+    runs = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "program.py"), str(tmp_path)],
+            env={
+                **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": port,
+                "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    errors = [run.communicate(timeout=300)[1] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], errors
+    a, b = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in range(2))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    drawn = [(tmp_path / f"drawn-{rank}.json").read_text() for rank in range(2)]
+    assert drawn == ["[[0, 0], [1, 0]]", "[[0, 1], [1, 1]]"]
+    # And one process does the same work, apart from the order of additions.
+    alone = load_checkpoint(fit("alone", recipe=recipe).checkpoints()[-1])["decoder"]
+    worst = max((a[key] - alone[key]).abs().max().item() for key in a)
+    assert worst < 2 * recipe.optimizer.lr
+    moved = max((a[key] - alone[key]).abs().mean().item() for key in a)
+    assert moved < 0.1 * recipe.optimizer.lr

@@ -1,0 +1,175 @@
+"""Training sees what inference will see: the same predictions from the same features and masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segic.canvas import Canvas
+from segic.config import InstructionConfig, MatchingConfig, ModelConfig
+from segic.decoder import Decoder
+from segic.model import SEGIC
+from segic.training.chains import group_loss
+from segic.training.episodes import Batch, as_example, predict, prepare
+from segic.training.groups import Group, encode
+from segic.training.plan import StepPlan, plan_step
+from segic.training.recipe import Loss
+from segic.training.recipe_file import load_recipe
+
+PAPER = ModelConfig(size=112)
+DENSE = ModelConfig(
+    size=112, canvas="frame", matching=MatchingConfig(2, 3), residual=True, detail=4, recent=1,
+    instructions=InstructionConfig(meta="constant"),
+)  # fmt: skip
+CANVAS = Canvas((112, 112), (112, 112), (112, 112))
+SMALL = (32, 32)
+PLAN = StepPlan(0, True, 2, False, False, False, False, False, True)
+
+
+@pytest.fixture
+def masks() -> torch.Tensor:
+    """(2, 3, 2, 112, 112): two squares that move from frame to frame."""
+    out = torch.zeros(2, 3, 2, 112, 112)
+    for b in range(2):
+        for f in range(3):
+            out[b, f, 0, 14 + 7 * f : 49 + 7 * f, 14:56] = 1
+            out[b, f, 1, 63:98, 28 + 7 * b : 84 - 7 * f] = 1
+    return out
+
+
+@pytest.fixture
+def features() -> torch.Tensor:
+    return torch.randn(2, 3, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def decoder(config: ModelConfig) -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(config, 32, 32).eval()
+
+
+def batch_for(config: ModelConfig, features: torch.Tensor, masks: torch.Tensor) -> Batch:
+    pixels = torch.rand(2, 3, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 255
+    if config.matching is None:
+        return Batch(features, pixels, masks, (112, 112))
+    small = F.interpolate(masks.flatten(0, 1), SMALL, mode="area").unflatten(0, (2, 3))
+    return Batch(features, pixels, small)
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_a_pair_and_a_chain_as_in_inference(config: ModelConfig, features: torch.Tensor, masks: torch.Tensor) -> None:
+    model = decoder(config)
+    batch = batch_for(config, features, masks)
+    meta = torch.randn(2, 2, 768) if config.instructions.meta == "text" else None
+    frames = prepare(model, batch, (1, 2))
+    example = (0, batch.masks[:, 0])
+    between = predict(model, config, frames, 1, example, meta=meta)
+    # Inference gives a pixel to one entity only; here they must be apart for the two to agree.
+    known = batch.masks[:, 1]
+    last = predict(model, config, frames, 2, example, (1, known), meta=meta)
+    segic = SEGIC(config, None, model)  # type: ignore[arg-type]
+    for b in range(2):
+        pixels = None if config.matching is None else batch.pixels[b]
+        encoded = segic.encode_features(features[b], CANVAS, pixels)
+        given = segic.context(encoded[0], masks[b, 0], [1, 2])
+        words = None if meta is None else meta[b]
+        first = segic.predict(encoded[1], [given], entities=[1, 2], meta=words, video=True)
+        assert torch.allclose(first.logits, between.logits[b], atol=1e-4)
+        assert torch.allclose(first.scores, between.scores[b], atol=1e-4)
+        recent = segic.context(encoded[1], masks[b, 1], [1, 2])
+        second = segic.predict(encoded[2], [given], [recent], entities=[1, 2], meta=words, video=True)
+        assert torch.allclose(second.logits, last.logits[b], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_without_negatives_entities_do_not_know_each_other(
+    config: ModelConfig, features: torch.Tensor, masks: torch.Tensor
+) -> None:
+    model = decoder(config)
+    batch = batch_for(config, features, masks)
+    frames = prepare(model, batch, (2,))
+    apart = predict(model, config, frames, 2, (0, batch.masks[:, 0]), negatives=False)
+    together = predict(model, config, frames, 2, (0, batch.masks[:, 0]))
+    assert apart.logits.shape == together.logits.shape
+    assert not torch.allclose(apart.logits, together.logits, atol=1e-3)
+    if config.matching is None:  # dense margins are taken against the other entities in any case
+        alone = predict(model, config, frames, 2, (0, batch.masks[:, 0, 1:]))
+        assert torch.allclose(apart.logits[:, 1:], alone.logits, atol=1e-4)
+
+
+def test_a_prediction_as_an_example_has_no_gradient(features: torch.Tensor, masks: torch.Tensor) -> None:
+    model = decoder(PAPER)
+    frames = prepare(model, batch_for(PAPER, features, masks), (2,))
+    out = predict(model, PAPER, frames, 2, (0, masks[:, 0]))
+    example = as_example(PAPER, frames, out.logits)
+    assert example.shape == (2, 2, 112, 112)
+    assert not example.requires_grad
+    assert set(example.unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@pytest.mark.parametrize("points", [0, 40])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("frames", [2, 3])
+def test_every_kind_of_loss_reaches_what_is_used(
+    config: ModelConfig, points: int, reverse: bool, frames: int, features: torch.Tensor, masks: torch.Tensor
+) -> None:
+    model = decoder(config).train()
+    whole = batch_for(config, features, masks)
+    keep = slice(0, frames)
+    batch = replace(whole, features=whole.features[:, keep], pixels=whole.pixels[:, keep], masks=whole.masks[:, keep])
+    meta = torch.randn(2, 2, 768) if config.instructions.meta == "text" else None
+    group = Group(batch, meta, frames == 3, True, ("pair",) * 2, (("a",),) * 2)
+    plan = replace(PLAN, reversion=reverse, video_reversion=reverse)
+    terms = group_loss(
+        model, config, group, plan, Loss(points=points, score=0.3), crossed_points=True,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert torch.isfinite(terms.figures).all()
+    assert terms.figures[0] == terms.loss.detach()
+    terms.loss.backward()
+    unused = {name for name, p in model.named_parameters() if p.grad is None}
+    # The released layout holds more than is ever used, and a propagated mask is always there.
+    expected = ("output_hypernetworks_mlps.1", "output_hypernetworks_mlps.2", "output_hypernetworks_mlps.3")
+    rest = {name for name in unused if not any(part in name for part in (*expected, "no_mask_embed"))}
+    assert {name.split(".")[1] for name in rest} <= {"point_embeddings"}
+
+
+def test_padding_is_zero_after_normalisation() -> None:
+    seen = []
+
+    class Recorder:
+        name, stride, width = "recorder", 14, 3
+
+        def __call__(self, pixels: torch.Tensor, valid: object = None) -> torch.Tensor:
+            from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
+
+            mean, std = (torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+            seen.append(normalise(pixels, mean, std, None, torch.float32))
+            return F.avg_pool2d(pixels, 14)
+
+    frames = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, 2, 28, 28, 3), dtype=np.uint8))
+    features, pixels = encode(frames, [((28, 28), (10, 20))], Recorder())  # type: ignore[arg-type]
+    assert features.shape == (1, 2, 3, 2, 2)
+    assert pixels.shape == (1, 2, 3, 16, 16)
+    assert (seen[0][1, :, 10:] == 0).all()
+    assert (seen[0][1, :, :, 20:] == 0).all()
+    assert (seen[0][0].abs().amax(0) > 0).all()
+
+
+def test_plans_follow_their_probabilities_and_their_step() -> None:
+    recipe = load_recipe("segic-s")
+    plans = [plan_step(recipe, step) for step in range(3000)]
+    assert plans[7] == plan_step(recipe, 7)
+    assert np.mean([p.chain for p in plans]) == pytest.approx(0.87, abs=0.03)
+    assert np.mean([p.flip for p in plans]) == pytest.approx(0.5, abs=0.03)
+    assert np.mean([p.video_swap for p in plans]) == pytest.approx(0.4, abs=0.03)
+    assert np.mean([p.video_reversion for p in plans]) == pytest.approx(0.15, abs=0.03)
+    assert np.mean([p.predicted and not p.video_reversion for p in plans]) == pytest.approx(0.65, abs=0.03)
+    assert {p.entities for p in plans if not p.chain} == {1}
+    assert np.mean([p.entities == 2 for p in plans if p.chain]) == pytest.approx(0.4, abs=0.04)

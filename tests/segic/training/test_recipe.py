@@ -1,0 +1,129 @@
+"""Recipes: the named ones, overriding, and errors that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segic.config import ModelConfig
+from segic.errors import UsageError
+from segic.presets import PRESETS
+from segic.training.optimizer import learning_rate
+from segic.training.recipe_file import difference, load_recipe, recipe_names, recipe_text
+
+
+def test_every_named_recipe_loads() -> None:
+    assert recipe_names() == ["paper-b-ablation", "paper-l", "segic-s", "tiny"]
+    for name in recipe_names():
+        assert load_recipe(name).name == name
+
+
+def test_the_papers_recipe_is_the_papers() -> None:
+    recipe = load_recipe("paper-l")
+    assert recipe.model.config() == ModelConfig() == PRESETS["segic-l-160k"].config
+    assert (recipe.batch, recipe.data.size, recipe.data.entities) == (32, 896, 10)
+    assert (recipe.steps_per_epoch, recipe.steps) == (5000, 60000)
+    assert (recipe.loss.ce, recipe.loss.dice, recipe.loss.points) == (1, 1, 12544)
+    assert (recipe.loss.oversampling, recipe.loss.uncertain) == (3, 0.75)
+    assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (1e-4, 1e-4)
+    assert {one.weight for one in recipe.data.sets.values()} == {1.0}
+    assert (recipe.episode.text, recipe.episode.negatives, recipe.episode.reversion) == (0.75, 0.5, 1.0)
+    # Epoch 10 of 12 is the first with a tenth of the rate.
+    assert learning_rate(recipe, 9 * 5000 - 1) == 1e-4
+    assert learning_rate(recipe, 9 * 5000) == pytest.approx(1e-5)
+    assert load_recipe("paper-b-ablation").steps == 30000
+
+
+def test_the_shipped_recipe_trains_the_shipped_preset() -> None:
+    recipe = load_recipe("segic-s")
+    assert recipe.model.config() == PRESETS["segic-s"].config
+    assert learning_rate(recipe, 0) == pytest.approx(recipe.optimizer.lr / 100)
+    assert learning_rate(recipe, recipe.steps) == pytest.approx(0.02 * recipe.optimizer.lr)
+
+
+def test_values_are_overridden() -> None:
+    recipe = load_recipe(
+        "paper-l",
+        [
+            "optimizer.lr=2e-4", "data.sets.lvis.weight=0", "model.instructions.meta=none",
+            "model.instructions.visual = false",
+            "schedule.milestones=[4, 6]",
+            "data.sets.coco-semantic.exclude_fold=2",
+            "description=my own",
+        ],
+    )  # fmt: skip
+    assert recipe.optimizer.lr == 2e-4
+    assert recipe.data.sets["lvis"].weight == 0
+    assert recipe.model.config().instructions.meta == "none"
+    assert not recipe.model.config().instructions.visual
+    assert recipe.schedule.milestones == [4, 6]
+    assert recipe.data.sets["coco-semantic"].exclude_fold == 2
+    assert recipe.description == "my own"
+
+
+def test_a_preset_can_be_changed_part_by_part() -> None:
+    recipe = load_recipe("segic-s", ["model.matching={topk = 0}", "model.detail=0", "model.residual=false"])
+    config = recipe.model.config()
+    assert config.matching is None
+    assert config.detail == 0
+    assert config.layers == PRESETS["segic-s"].config.layers
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lrr=3", "unknown key optimizer.lrr; did you mean lr?"),
+        ("modl.x=1", "unknown key modl; did you mean model?"),
+        ("data.sets.lvis.wieght=1", "unknown key data.sets.lvis.wieght; did you mean weight?"),
+        ("model.instructions.visal=true", "unknown key model.instructions.visal; did you mean visual?"),
+        ("zzz=1", "unknown key zzz; known are name, description"),
+        ("optimizer.lr=fast", "optimizer.lr is 'fast' (a string): input should be a valid number"),
+        ("batch=2.5", "batch is 2.5 (a number): input should be a valid integer"),
+        ("batch=true", "batch is True (a truth value): input should be a valid integer"),
+        ("episode.text=1.5", "episode.text is 1.5 (a number): input should be less than or equal to 1"),
+        ("model.instructions.meta=foo", "input should be 'text', 'constant' or 'none'"),
+        ("schedule.steps=5", "give either steps or epochs"),
+        ("data.size=900", "data.size is 900 (a number): input should be a multiple of 14"),
+        ("model.preset=segic-x", "no model is named 'segic-x'"),
+        ("data.cached=100", "cached samples keep no class names"),
+        ("data.augmentation.crop=[0.5, 0.3]", "crop [0.5, 0.3]: expected a smaller and a larger"),
+        ("name.x=1", "name is a value, not a table"),
+        ("lr", "expected key=value"),
+    ],
+)
+def test_bad_values_are_named(override: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load_recipe("paper-l", [override])
+    assert message in str(error.value)
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text('name = "x"\nbatch = 1\n[schedule]\nsteps = 1\n[data]\nsize = 112\n[data.sets]\n')
+    with pytest.raises(UsageError, match="model is missing"):
+        load_recipe(str(path))
+
+
+def test_what_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="did you mean paper-l"):
+        load_recipe("paper-I")
+    path = tmp_path / "my.toml"
+    path.write_text("name = = 3")
+    with pytest.raises(UsageError, match="is not TOML"):
+        load_recipe(str(path))
+
+
+def test_a_copied_recipe_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "copy.toml"
+    path.write_text(recipe_text("segic-s"))
+    assert load_recipe(str(path)) == load_recipe("segic-s")
+
+
+def test_differences_are_shown_by_key() -> None:
+    a: dict[str, Any] = {"a": 1, "b": {"c": 2, "d": 3}}
+    assert difference(a, {"a": 1, "b": {"c": 4}, "e": 5}) == [
+        "b.c: 2 -> 4", "b.d: 3 -> '(not set)'", "e: '(not set)' -> 5",
+    ]  # fmt: skip
+    assert difference(a, a) == []

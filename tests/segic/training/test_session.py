@@ -1,0 +1,288 @@
+"""Whole runs of the training loop on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from segic.config import ModelConfig
+from segic.errors import SegicError, UsageError
+from segic.training import loop
+from segic.training.recipe import Recipe
+from segic.training.run_folder import RunFolder, load_checkpoint
+from segic.training.session import Hooks
+
+Fit = Callable[..., RunFolder]
+
+
+def weights(run: RunFolder) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run.checkpoints()[-1])["decoder"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_loss_falls_when_one_sample_is_learnt(fit: Fit, tmp_path: Path) -> None:
+    for path in sorted((tmp_path / "data").rglob("*.png"))[1:8]:
+        path.unlink()
+    run = fit(
+        schedule__steps=30, checkpoint_every=30, optimizer__lr=1e-3, episode__reversion=0.0,
+        data__augmentation={"crop": [1.0, 1.0], "flip": 0.0},
+    )  # fmt: skip
+    steps = [event for event in run.events() if event["kind"] == "step"]
+    assert [event["step"] for event in steps] == [25, 30]
+    assert steps[1]["loss"] < 0.7 * steps[0]["loss"]
+    assert steps[1]["iou"] > steps[0]["iou"]
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_resume_is_exact(fit: Fit, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(loss__points=64, checkpoint_every=2, episode__negatives=0.5)
+    whole = fit("whole", recipe=recipe, workers=1)
+
+    class Killed(Exception):
+        pass
+
+    real = loop.Trainer._step
+
+    def dies(self: loop.Trainer, step: int, drawn: object) -> loop.StepReport:
+        if step == 3:
+            raise Killed
+        return real(self, step, drawn)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop.Trainer, "_step", dies)
+    with pytest.raises(Killed):
+        fit("broken", recipe=recipe, workers=3)
+    monkeypatch.setattr(loop.Trainer, "_step", real)
+    resumed = fit("broken", recipe=recipe, resume=True, workers=2)
+    a, b = (load_checkpoint(run.checkpoints()[-1]) for run in (whole, resumed))
+    assert a["step"] == b["step"] == 4
+    assert same(a["decoder"], b["decoder"])
+    assert same(a["average"], b["average"])
+    assert not same(a["decoder"], load_checkpoint(whole.checkpoint(2))["decoder"])
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(checkpoint_every=2)
+    run = fit(recipe=recipe)
+    before = weights(run)
+    run.checkpoint(4).write_bytes(b"half a file")
+    assert same(before, weights(fit(recipe=recipe, resume=True)))
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_checkpoints_are_rotated_and_the_best_is_kept(fit: Fit) -> None:
+    values = iter([0.5, 0.9, 0.7])
+    hooks = Hooks(backbone=_backbone(), video=lambda *_: {"video": next(values), "video/one": 0.1})
+    run = fit(
+        hooks=hooks,
+        schedule__steps=6,
+        checkpoint_every=2,
+        validation={"every": 2, "video_every": 2, "metric": "video", "samples": 1},
+    )  # fmt: skip
+    assert [path.name for path in run.checkpoints()] == ["step-00000004.pt", "step-00000006.pt"]
+    assert load_checkpoint(run.best)["step"] == 4
+    assert load_checkpoint(run.best)["best"] == 0.9
+    validations = [event for event in run.events() if event["kind"] == "validation"]
+    assert [event["best"] for event in validations] == [True, True, False]
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_validation_scores_held_out_episodes_and_draws_a_picture(fit: Fit) -> None:
+    held_out = {"folder": {"kind": "instance", "layout": "folder", "path": "."}}
+    run = fit(validation={"every": 4, "samples": 3, "grid": 2, "sets": held_out})
+    (event,) = [event for event in run.events() if event["kind"] == "validation"]
+    assert 0 <= event["scores"]["episodes"] <= 1
+    assert set(event["scores"]) == {"pair", "episodes"}
+    picture = cv2.imread(str(run.predictions / "step-00000004.png"))
+    assert picture.shape[0] == 2 * 228
+    assert run.best.is_file()
+
+
+def test_scenes_train_from_cached_features(fit: Fit, tmp_path: Path) -> None:
+    _scene_data(tmp_path / "data")
+    one = {"kind": "scenes", "path": "coco", "part": "train", "holdout": 10}
+    changes = {
+        "data__cached": 4, "data__sets": {"scenes": one}, "episode__entities": [0.5, 0.5], "episode__flip": 0.5,
+        "episode__video_swap": 0.5, "episode__video_reversion": 0.3, "episode__video_predicted": 0.4,
+        "data__scenes": {"classes": 0.0, "views": 0.0},
+        "validation": {"every": 4, "samples": 2, "sets": {"scenes": {**one, "part": "held-out"}}},
+    }  # fmt: skip
+    run = fit(schedule__steps=4, **changes)
+    folders = sorted((tmp_path / "data" / "features").iterdir())
+    assert sorted(len(list(folder.glob("*.npz"))) for folder in folders) == [2, 4]
+    times = [path.stat().st_mtime_ns for folder in folders for path in folder.glob("*.npz")]
+    again = fit("again", schedule__steps=4, **changes)
+    assert times == [path.stat().st_mtime_ns for folder in folders for path in folder.glob("*.npz")]
+    assert same(weights(run), weights(again))
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_pairs_can_be_cached_too(fit: Fit, tmp_path: Path) -> None:
+    run = fit(data__cached=3, episode__recent=0.0, episode__pair_entities=[0.5, 0.5])
+    assert len(list((tmp_path / "data" / "features").rglob("*.npz"))) == 3
+    assert load_checkpoint(run.checkpoints()[-1])["step"] == 4
+
+
+@pytest.mark.usefixtures("coco_data")
+def test_the_papers_model_trains_on_classes_and_instances(fit: Fit) -> None:
+    def encoder(prompts: list[str]) -> torch.Tensor:
+        asked.extend(prompts)
+        return torch.ones(len(prompts), 768)
+
+    asked: list[str] = []
+    sets = {"semantic": {"kind": "semantic", "path": "coco"}, "instance": {"kind": "instance", "path": "coco"}}
+    run = fit(
+        hooks=Hooks(backbone=_backbone(), text=encoder),
+        model={"preset": "segic-b", "backbone": "dinov2-tiny", "size": 112},
+        data={"size": 112, "entities": 2, "least_area": 16, "sets": sets},
+        episode={"negatives": 0.5},
+        loss={"points": 128},
+    )
+    assert load_checkpoint(run.checkpoints()[-1])["step"] == 4
+    assert sorted(asked) == ["", "a photo of a green.", "a photo of a red.", "please segment the instances."]
+
+
+@pytest.mark.usefixtures("folder_data")
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {"model.instructions": {"geometric": False, "points": False}},
+        {"model.instructions": {"visual": False}},
+        {"model.instructions": {"meta": "none"}},
+        {"model.instructions": {"negatives": False}},
+        {"episode.reversion": 0.0, "episode.negatives": 0.0},
+    ],
+)
+def test_switches_of_the_ablations_train(fit: Fit, switch: dict[str, object]) -> None:
+    assert fit(schedule__steps=1, checkpoint_every=1, **switch).checkpoints()
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_run_folder_that_exists_is_refused(fit: Fit) -> None:
+    fit(schedule__steps=1)
+    with pytest.raises(UsageError, match="--resume"):
+        fit(schedule__steps=1)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_resume_with_another_recipe_shows_the_difference(fit: Fit) -> None:
+    fit(schedule__steps=1)
+    with pytest.raises(UsageError, match=r"optimizer\.lr: 0\.0003 -> 0\.5"):
+        fit(schedule__steps=1, optimizer__lr=0.5, resume=True)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_resume_of_nothing_is_refused(fit: Fit) -> None:
+    with pytest.raises(UsageError, match="is not a training run"):
+        fit(resume=True)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(fit: Fit, tmp_path: Path) -> None:
+    def broken(config: ModelConfig) -> object:
+        backbone = _backbone()(config)
+        forward = backbone.forward
+        calls = iter(range(100))
+
+        def forward_nan(pixels: torch.Tensor, valid: tuple[int, int] | None = None) -> torch.Tensor:
+            out = forward(pixels, valid)
+            return out * float("nan") if next(calls) == 2 else out
+
+        backbone.forward = forward_nan  # type: ignore[method-assign]
+        return backbone
+
+    with pytest.raises(SegicError, match=r"loss of step 2 is not finite.*failed-step-00000002-0\.pt"):
+        fit(hooks=Hooks(backbone=broken), checkpoint_every=2)  # type: ignore[arg-type]
+    run = RunFolder(tmp_path / "run")
+    saved = load_checkpoint(run.path / "failed-step-00000002-0.pt")
+    assert saved["step"] == 2
+    assert not saved["groups"][0]["features"].isfinite().all()
+    assert saved["groups"][0]["names"][0][0].endswith(".png")
+    assert run.checkpoint(2).is_file()  # what was learnt before is there
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_full_disk_keeps_the_earlier_checkpoint(fit: Fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = torch.save, iter(range(100))
+
+    def save(state: object, file: object) -> None:
+        if next(calls):
+            file.write(b"some of it")  # type: ignore[attr-defined]
+            raise OSError(28, "No space left on device")
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(SegicError, match=r"No space left on device; the last one is .*step-00000002"):
+        fit(checkpoint_every=2)
+    run = RunFolder(tmp_path / "run")
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-00000002.pt"]
+    assert load_checkpoint(run.checkpoint(2))["step"] == 2
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_pictures_that_do_not_decode_are_skipped_and_listed(fit: Fit, tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / "data" / "images" / f"{number}.png").write_bytes(b"no picture")
+    run = fit(schedule__steps=8, checkpoint_every=8)
+    listed = [json.loads(line) for line in run.skipped.read_text().splitlines()]
+    assert {Path(entry["file"]).stem for entry in listed} <= {"0", "1", "2", "3"}
+    assert len(listed) == len({entry["file"] for entry in listed}) > 0
+    assert all(entry["reason"] == "does not decode as a picture" for entry in listed)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_masks_of_another_size_are_skipped_and_when_nothing_is_left_the_run_stops(fit: Fit, tmp_path: Path) -> None:
+    for path in (tmp_path / "data" / "masks").iterdir():
+        cv2.imwrite(str(path), np.ones((50, 60), np.uint8))
+    with pytest.raises(SegicError, match="the mask is 60x50 pixels, its image is 120x120"):
+        fit()
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_more_processes_than_samples_are_refused() -> None:
+    from segic.training.distributed import Processes
+
+    assert [list(Processes(rank, 3).share(7)) for rank in range(3)] == [[0, 3, 6], [1, 4], [2, 5]]
+    with pytest.raises(UsageError, match="batch=4"):
+        Processes(0, 4).share(2)
+
+
+def _backbone() -> Callable[[ModelConfig], torch.nn.Module]:
+    from segic.backbones.dinov2 import CONFIGS, DinoV2
+
+    def open_(config: ModelConfig) -> torch.nn.Module:
+        torch.manual_seed(3)
+        backbone = DinoV2(CONFIGS["dinov2-tiny"])
+        for parameter in backbone.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return backbone
+
+    return open_
+
+
+def _scene_data(root: Path) -> None:
+    """Photographs with one large object each, ids 1..10 (10 is held out)."""
+    (root / "coco" / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    images, annotations = [], []
+    for number in range(1, 11):
+        picture = rng.integers(0, 255, (150, 200, 3)).astype(np.uint8)
+        cv2.circle(picture, (100, 75), 45, (0, 0, 250), -1)
+        angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+        ring = np.stack([100 + 45 * np.cos(angles), 75 + 45 * np.sin(angles)], 1).ravel().tolist()
+        cv2.imwrite(str(root / "coco" / "images" / f"{number}.png"), picture)
+        images.append({"id": number, "file_name": f"{number}.png", "width": 200, "height": 150})
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "segmentation": [ring]})
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ball"}]}
+    (root / "coco" / "instances.json").write_text(json.dumps(document))
