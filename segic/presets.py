@@ -42,7 +42,7 @@ PRESETS: Mapping[str, Preset] = {
                 matching=MatchingConfig(),
                 residual=True,
                 detail=24,
-                recent=3,
+                recent=1,
                 instructions=InstructionConfig(meta="constant"),
             ),
             "DINOv2 ViT-S/14 with dense matching; ships with the package",
