@@ -51,7 +51,7 @@ def _fastest(work: Callable[[], object], device: torch.device) -> float:
     """Seconds of the quickest run, after one to warm up."""
     work()
     synchronise(device)
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + SECONDS
     while not times or time.perf_counter() < end:
         start = time.perf_counter()

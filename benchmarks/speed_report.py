@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .result import write_atomically
+from .speed_limits import Limits
 from .speed_plot import speed_plot
 from .speed_result import STAGES, CellResult, Procedure, SpeedReport, Spread
 from .table import percent, text_table
@@ -87,7 +88,7 @@ def _machine(report: SpeedReport) -> str:
 def _limits(report: SpeedReport) -> list[str]:
     """The best of all measurements, by dtype."""
     products: dict[str, float] = {}
-    limits = []
+    limits: list[Limits] = []
     for result in report.cells:
         for procedure in result.procedures:
             products[procedure.dtype] = max(products.get(procedure.dtype, 0.0), procedure.product_limit)
