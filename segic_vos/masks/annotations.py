@@ -32,6 +32,7 @@ class Annotations:
     ) -> None:
         self.form = form
         self._first = first
+        self._source = source
         self._by_frame = by_frame or {}
         self._allow_many = allow_many
         self._used: set[str] = set()
@@ -60,7 +61,7 @@ class Annotations:
         Raises UsageError for a mask that cannot be used or has another size than the frame.
         """
         if self._first is not None:
-            found = self._first.annotation if first else None
+            found, source = self._first.annotation if first else None, self._source
         else:
             key = _key(frame.name)
             if key not in self._by_frame:
@@ -69,9 +70,9 @@ class Annotations:
             if key not in self._used:
                 self._used.add(key)
                 self._note(mask, str(self._by_frame[key]), f"frame {frame.name}")
-            found = mask.annotation
+            found, source = mask.annotation, str(self._by_frame[key])
         if found is not None:
-            check_size(found, frame)
+            check_size(found, frame, source)
         return found
 
     def _note(self, mask: MaskFile, source: str, where: str) -> None:
@@ -96,7 +97,8 @@ def read_annotations(
     frame's name or, for numbers, equal to it. With "auto" names and contents decide.
 
     frame_names: `Source.names`, the names of all frames, None for videos. allow_many: believe masks that look
-    anti-aliased or hold very many ids. Raises UsageError for missing or unreadable files, and where "auto" cannot tell.
+    anti-aliased or hold very many ids. Raises UsageError for missing or unreadable files, where "auto" cannot tell, and
+    for a first frame's mask without an object, since nothing could be followed. (Of masks by frame any may be empty.)
     """
     if form not in ("auto", "index", "objects", "frames"):
         raise UsageError(f"form={form!r}: expected 'auto', 'index', 'objects' or 'frames'")
@@ -113,11 +115,11 @@ def read_annotations(
             raise UsageError(
                 f"{spec}: {len(files)} pictures; the mask form 'index' expects one mask, that of the first frame"
             )
-        return Annotations("index", source=str(files[0]), first=read_mask(files[0], allow_many=allow_many), notes=notes)
+        first = _require_object(read_mask(files[0], allow_many=allow_many), str(files[0]))
+        return Annotations("index", source=str(files[0]), first=first, notes=notes)
     if chosen == "objects":
-        return Annotations(
-            "objects", source=str(spec), first=read_objects(files, refuse_overlap=form == "auto"), notes=notes
-        )
+        first = _require_object(read_objects(files, refuse_overlap=form == "auto"), str(spec))
+        return Annotations("objects", source=str(spec), first=first, notes=notes)
     by_frame = _by_frame(files, frames, str(spec))
     left_out = len(files) - len(by_frame)
     if left_out:
@@ -125,12 +127,18 @@ def read_annotations(
     return Annotations("frames", source=str(spec), by_frame=by_frame, allow_many=allow_many, notes=notes)
 
 
-def check_size(annotation: Annotation, frame: Frame) -> None:
-    """Raise UsageError unless the mask has the frame's size."""
+def _require_object(mask: MaskFile, source: str) -> MaskFile:
+    if not mask.annotation.ids:
+        raise UsageError(f"{source}: an empty mask, every pixel is background; expected at least one object to follow")
+    return mask
+
+
+def check_size(annotation: Annotation, frame: Frame, source: str = "the mask") -> None:
+    """Raise UsageError unless the mask has the frame's size. source: what to call the mask."""
     height, width = annotation.labels.shape
     if (height, width) != frame.size:
         raise UsageError(
-            f"the mask given for frame {frame.name} is {width}x{height}, but the frame is "
+            f"{source}, given for frame {frame.name}, is {width}x{height}, but the frame is "
             f"{frame.size[1]}x{frame.size[0]} (width x height): a mask must have its frame's size"
         )
 

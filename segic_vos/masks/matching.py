@@ -67,12 +67,12 @@ def decide_form(files: Sequence[Path], frames: FrameNames, where: str) -> tuple[
     if not padded and not any(frames.is_exact(stem) for stem in stems):
         return (
             "objects",
-            f"{where}: read as one binary mask per object of the first frame (mask form 'frames' otherwise)",
+            f"{where}: read as one binary mask per object of the first frame (--mask-form frames reads them otherwise)",
         )
     raise UsageError(
         f"{where}: {len(files)} binary masks ({_shorten(stems)}), of which {len(matching)} are named like frames, "
         "could be masks of these frames or of the objects with these ids in the first frame. Say which, "
-        "with the mask form 'frames' or 'objects'"
+        "with --mask-form frames or objects (form= in Python)"
     )
 
 

@@ -45,7 +45,7 @@ def read_objects(files: list[Path], *, refuse_overlap: bool = False) -> MaskFile
         raise UsageError(
             f"{first.parent}: {len(files)} binary masks that lie mostly on each other ({shared} of {covered} pixels). "
             "Masks of one object in several frames must be named as the frames are; if these are different objects of "
-            "the first frame, say so with the mask form 'objects'"
+            "the first frame, say so with --mask-form objects (form= in Python)"
         )
     if shared:
         notes.append(f"masks overlap in {shared} pixels; there the later file is on top")

@@ -30,7 +30,7 @@ def refuse_suspicious(values: NDArray[np.integer], ids: tuple[int, ...], *, eigh
     raise UsageError(
         f"{path}: does not look like an index mask: it holds {found}. Smoothed (anti-aliased) edges, scaling or JPEG "
         "compression are the likely cause. Expected: one value per object, the same all over it. If these are the ids "
-        "that you mean, allow many of them (allow_many=True)"
+        "that you mean, say so: --many-ids, or allow_many=True in Python"
     )
 
 

@@ -151,7 +151,7 @@ def test_one_binary_mask_named_like_a_frame(save, tmp_path):
 def test_ambiguous_names_are_asked_about_and_can_be_told(save, tmp_path, frame_names):
     for at, name in enumerate(frame_names[:3]):
         save(f"m/{name}.png", stripe(at))
-    with pytest.raises(UsageError, match=r"3 binary masks .* 'frames' or 'objects'"):
+    with pytest.raises(UsageError, match=r"3 binary masks .* --mask-form frames or objects"):
         read_annotations(tmp_path / "m", frame_names=frame_names)
     objects = read_annotations(tmp_path / "m", frame_names=frame_names, form="objects")
     assert objects.at(frame(frame_names[0], 0), first=True).ids == (1, 2, 3)

@@ -173,8 +173,8 @@ def test_ids_that_no_png_holds(tmp_path, value):
 def test_check_size_names_both_sizes(save):
     annotation = read_mask(save("m.png", blocks(0, 1))).annotation
     check_size(annotation, Frame(0, "00000", np.zeros((4, 8, 3), np.uint8)))
-    with pytest.raises(UsageError, match=r"frame 00007 is 8x4, but the frame is 9x4"):
-        check_size(annotation, Frame(7, "00007", np.zeros((4, 9, 3), np.uint8)))
+    with pytest.raises(UsageError, match=r"m.png, given for frame 00007, is 8x4, but the frame is 9x4"):
+        check_size(annotation, Frame(7, "00007", np.zeros((4, 9, 3), np.uint8)), "m.png")
 
 
 @given(arrays(st.sampled_from([np.uint8, np.uint16]), (5, 6)), st.booleans())
