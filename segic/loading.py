@@ -95,7 +95,7 @@ def load_model(
         config = replace(config, size=size)
     try:
         backbone = build_backbone(config.backbone, config.layers, backbone_path).to(device=target, dtype=precision)
-        decoder = decoder.to(device=target, dtype=torch.float32 if target.type == "cpu" else precision)
+        decoder = decoder.to(device=target, dtype=precision if target.type == "cuda" else torch.float32)
     except torch.cuda.OutOfMemoryError as error:
         raise SegicError(
             f"{name} does not fit into the memory of {target}; try --device cpu or a smaller model"

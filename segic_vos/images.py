@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 
+OUTPUT_NAMES = ("mask.png", "overlay.png", "figure.png", "summary.json")  # in a target's folder
+
 
 @dataclass(frozen=True)
 class ShownExample:
@@ -82,10 +84,10 @@ def write_image_result(
     entities = tuple(EntityResult(key, int((labels == key).sum()), round(scores[key], 4)) for key in ids)
     result = ImageResult(
         target=target,
-        mask=folder / "mask.png",
-        overlay=folder / "overlay.png",
-        figure=folder / "figure.png",
-        summary=folder / "summary.json",
+        mask=folder / OUTPUT_NAMES[0],
+        overlay=folder / OUTPUT_NAMES[1],
+        figure=folder / OUTPUT_NAMES[2],
+        summary=folder / OUTPUT_NAMES[3],
         entities=entities,
     )
     MaskWriter(folder, palette).write(Frame(0, "mask", pixels), FrameResult(labels, ids, scores))

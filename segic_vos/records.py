@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 from segic_vos.frames import Frame, FrameResult, Sink
-from segic_vos.sinks.files import write_atomically, writing
+from segic_vos.sinks.files import writing
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,19 @@ class Statistics:
 
 
 class RecordWriter:
-    """Sink: passes each frame to `masks`, then writes its record, so that a record vouches for a finished mask file."""
+    """Sink: passes each frame to `masks`, then writes its record, so that a record vouches for a finished mask file.
 
-    def __init__(self, path: Path, masks: Sink, done: Iterable[FrameRecord] = ()) -> None:
-        records = tuple(done)
-        self.statistics = Statistics(records)
+    keep: how many records of an earlier run in `path` stay; they are counted in `statistics`, and what follows is cut.
+    """
+
+    def __init__(self, path: Path, masks: Sink, keep: int = 0) -> None:
+        self.statistics = Statistics(islice(read_records(path), keep))
         self._masks = masks
         self._path = path
-        write_atomically(path, "".join(f"{record.to_json()}\n" for record in records).encode())
-        # Line by line: a kill loses at most the line being written.
-        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+        with writing(path):
+            # Line by line: a kill loses at most the line being written.
+            self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+            self._file.truncate(_end_of_line(path, keep))
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         """Write the mask, then the record."""
@@ -169,14 +173,20 @@ class RecordWriter:
                 self._file.close()
 
 
-def read_records(path: Path) -> tuple[FrameRecord, ...]:
-    """The records of a run, up to the first line that is not whole; () where the file does not exist."""
-    records: list[FrameRecord] = []
-    if path.is_file():
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    records.append(FrameRecord.from_json(line))
-                except ValueError:
-                    break
-    return tuple(records)
+def read_records(path: Path) -> Iterator[FrameRecord]:
+    """The records of a run one by one, up to the first line that is not whole; none where the file does not exist."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                record = FrameRecord.from_json(line)
+            except ValueError:
+                return
+            yield record
+
+
+def _end_of_line(path: Path, count: int) -> int:
+    """Where the first `count` lines of a file end, in bytes."""
+    with path.open("rb") as lines:
+        return sum(len(line) for line in islice(lines, count))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,10 +40,17 @@ class Resumable(Follower, Protocol):
 
 @dataclass(frozen=True)
 class Finished:
-    """The frames that an earlier run finished, in order from the first."""
+    """The frames that an earlier run finished: the first `frames` of the clip; complete: those are all.
 
-    records: tuple[FrameRecord, ...] = ()
+    Their records stay in the file, since there may be very many; see `records`.
+    """
+
+    frames: int = 0
     complete: bool = False
+
+    def records(self, outputs: Outputs) -> Iterator[FrameRecord]:
+        """What is recorded of them, in order."""
+        return islice(read_records(outputs.records), self.frames)
 
 
 def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mapping[str, Any]) -> Finished:
@@ -58,18 +66,14 @@ def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mappin
                     f"--resume: the run in {outputs.root} had {name} = {before[name]!r}, this one has "
                     f"{now.get(name)!r}: use the same, or --overwrite to start anew"
                 )
-    records = []
-    for record in read_records(outputs.records):
-        if not mask_path(outputs, record.name).is_file():
-            break
-        records.append(record)
-    whole = earlier.get("status") == "complete" and len(records) == earlier.get("frames")
-    return Finished(tuple(records), whole)
+    whole = takewhile(lambda record: mask_path(outputs, record.name).is_file(), read_records(outputs.records))
+    frames = sum(1 for _ in whole)
+    return Finished(frames, earlier.get("status") == "complete" and frames == earlier.get("frames"))
 
 
 def replay(
     frames: Iterator[Frame],
-    records: Sequence[FrameRecord],
+    finished: Finished,
     outputs: Outputs,
     *,
     model: Encoder,
@@ -84,7 +88,7 @@ def replay(
     recent: how many frames back the session looks.
     Raises UsageError where the frames are not those that were recorded.
     """
-    for position, record in enumerate(records):
+    for position, record in enumerate(finished.records(outputs)):
         frame = next(frames, None)
         if frame is None or frame.name != record.name:
             found = "the end" if frame is None else f"frame {frame.name}"
@@ -96,7 +100,7 @@ def replay(
         annotation = annotation_of(frame)
         if annotation is not None:
             session.step_encoded(_encode(model, frame), annotation)
-        elif position >= len(records) - recent:
+        elif position >= finished.frames - recent:
             session.remember(_encode(model, frame), labels)
         result = FrameResult(labels, tuple(sorted(record.areas)), record.scores, record.given)
         for sink in sinks:

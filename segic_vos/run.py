@@ -22,7 +22,7 @@ from segic_vos.frames import Annotation, Frame, FrameResult, Sink, Source
 from segic_vos.masks import Annotations, Form, read_annotations
 from segic_vos.outputs import Existing, Outputs
 from segic_vos.pipeline import Encoder, Stopped, run_pipeline
-from segic_vos.records import RecordWriter, Statistics
+from segic_vos.records import FrameRecord, RecordWriter, Statistics
 from segic_vos.resume import Finished, Resumable, finished_frames, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
 from segic_vos.sources import Decoder, SizeChange, SourceWarning, open_source
@@ -199,7 +199,9 @@ class _Run:
             finished = finished_frames(outputs, job.settings(), self._described)
             if finished.complete and all(path.exists() for path in self._written().values()):
                 self._note("the earlier run is complete: nothing is left to do")
-                return self._summary("complete", Timings(), Statistics(finished.records), finished)
+                return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
+        if job.soft and not all(self._has_soft(record) for record in finished.records(outputs)):
+            self._note("--resume: soft masks are written from here on; finished frames of the earlier run have none")
         with _source_warnings(self._note):
             frames = self._checked_frames()
             outputs.create(job.existing)
@@ -227,7 +229,7 @@ class _Run:
         if job.overlay:
             anew.append(OverlayWriter(outputs.overlay, self._clip.source.info.rate, palette=self._palette))
         return _Sinks(
-            records=RecordWriter(outputs.records, MaskWriter(outputs.masks, self._palette), finished.records),
+            records=RecordWriter(outputs.records, MaskWriter(outputs.masks, self._palette), finished.frames),
             anew=tuple(anew),
             further=(ProbabilityWriter(outputs.soft),) if job.soft else (),
         )
@@ -237,7 +239,7 @@ class _Run:
         try:
             replay(
                 frames,
-                finished.records,
+                finished,
                 self._outputs,
                 model=self._model,
                 session=self._session,
@@ -290,6 +292,9 @@ class _Run:
         if unused:
             self._note(f"{len(unused)} masks belong to no frame of this run and had no effect; first: {unused[0]}")
 
+    def _has_soft(self, record: FrameRecord) -> bool:
+        return all((self._outputs.soft / str(key) / f"{record.name}.png").exists() for key in record.areas)
+
     def _written(self) -> dict[str, Path]:
         """The paths that this job's run writes, by kind."""
         job, outputs = self._job, self._outputs
@@ -303,7 +308,7 @@ class _Run:
             status=status,
             source=self._clip.source.info,
             frames=statistics.frames,
-            resumed=len(finished.records),
+            resumed=finished.frames,
             objects=statistics.objects(),
             timings=timings,
             model=self._described,
@@ -324,7 +329,8 @@ class _Run:
             self._outputs.write_summary(said.as_dict())
         except SegicError as error:
             said = replace(said, notes=(*said.notes, str(error)))
-        kept = f"{said.frames} frames are finished in {self._outputs.root}"
+        count = "1 frame is" if said.frames == 1 else f"{said.frames} frames are"
+        kept = f"{count} finished in {self._outputs.root}"
         if interrupted:
             return ClipStopped(f"stopped: {kept}; the same command with --resume goes on from there", said, INTERRUPTED)
         if isinstance(cause, torch.cuda.OutOfMemoryError):

@@ -85,8 +85,10 @@ def describe_model(
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide what comes out."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in ("segic", "torch", "numpy", "av", "opencv-python-headless"):
+    import segic
+
+    found = {"python": platform.python_version(), "platform": platform.platform(), "segic": segic.__version__}
+    for name in ("torch", "numpy", "pillow", "av", "opencv-python-headless"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -23,7 +23,7 @@ def fit_size(
     if on_size_change == "error":
         raise UsageError(
             f"{frame} is {width}x{height}, but the first frame is {size[1]}x{size[0]} (width x height): "
-            "frames of one size are expected; ask for resizing (on_size_change='resize') to bring them to the first's"
+            "frames of one size are expected. --resize-frames (on_size_change='resize') brings them to the first's"
         )
     import cv2
 
