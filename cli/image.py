@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segic.errors import UsageError
+from segic.errors import SegicError, UsageError
 
 from .examples import ExampleSpec, parse_example
+from .lazy import Failure, wants_traceback
 from .model_options import ModelChoice, load, model_options
 from .progress import Talker, verbosity_options
 
@@ -42,7 +43,10 @@ def image() -> None:
 @model_options
 @verbosity_options
 @click.option("--json", "as_json", is_flag=True, help="Print each target's summary as one line of JSON.")
+@click.pass_context
 def segment(
+    ctx: click.Context,
+    /,
     targets: tuple[Path, ...],
     specs: tuple[str, ...],
     out: Path | None,
@@ -56,7 +60,7 @@ def segment(
     """Find in each TARGET image what the examples' masks show.
 
     Writes mask.png (the ids, in the example's palette), overlay.png, figure.png (example, propagated mask and result
-    side by side) and summary.json.
+    side by side) and summary.json. A target that cannot be read does not stop the others.
     """
     from segic import Example
     from segic_vos.images import write_image_result
@@ -64,10 +68,12 @@ def segment(
     from segic_vos.summary import describe_model, versions
 
     talker = Talker(quiet=quiet or as_json, verbose=verbose)
-    folders = _folders(targets, out, overwrite=overwrite)
-    shown = [_read(parse_example(spec), talker, many_ids=many_ids) for spec in specs]
-    loaded = load(ModelChoice(**choice))
-    model = loaded.model
+    parsed = [parse_example(spec) for spec in specs]
+    inputs = [*targets, *(path for each in parsed for path in (each.image, each.mask))]
+    folders = _folders(targets, out, inputs, overwrite=overwrite)
+    shown = [_read(each, talker, many_ids=many_ids) for each in parsed]
+    with talker.bytes() as progress:
+        model = load(ModelChoice(**choice), progress).model
     facts = {
         "model": describe_model(model.name, model.config, model.device, model.dtype, model.files),
         "examples": [
@@ -76,12 +82,24 @@ def segment(
         ],
         "versions": versions(),
     }
-    examples = [Example(each.pixels, _without_void(each), each.text) for each in shown]
+    # Encoded once, however many targets there are.
+    prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])
+    statuses = []
     with talker.bar(len(targets), "images") as advance:
         for target, folder in zip(targets, folders, strict=True):
-            pixels = read_rgb(target)
-            result = write_image_result(folder, target, pixels, model.segment(pixels, examples), shown, facts)
-            advance()
+            try:
+                pixels = read_rgb(target)
+                result = write_image_result(folder, target, pixels, model.segment(pixels, prompt), shown, facts)
+            except SegicError as error:
+                if as_json:
+                    click.echo(json.dumps({"target": str(target), "status": "failed", "reason": str(error)}))
+                if len(targets) == 1 or wants_traceback(ctx):
+                    raise
+                talker.error(str(error))
+                statuses.append(error.exit_status)
+                continue
+            finally:
+                advance()
             if as_json:
                 click.echo(json.dumps(result.as_dict()))
             elif not quiet:
@@ -90,16 +108,24 @@ def segment(
                     f"{target}: {entities}\n  mask     {result.mask}\n  overlay  {result.overlay}\n"
                     f"  figure   {result.figure}"
                 )
+    if statuses:
+        raise Failure(f"{len(statuses)} of {len(targets)} targets failed", max(statuses))
 
 
-def _folders(targets: Sequence[Path], out: Path | None, *, overwrite: bool) -> list[Path]:
-    """Each target's output folder: STEM_segic, or `out` (one target), or OUT/STEM (several)."""
+def _folders(targets: Sequence[Path], out: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> list[Path]:
+    """Each target's output folder: STEM_segic, or `out` (one target), or OUT/STEM (several).
+
+    Raises: UsageError for a target that is missing, two of one name, a result that is there already, and for one of
+    `inputs` lying where a result goes.
+    """
     missing = [target for target in targets if not target.is_file()]
     if missing:
         raise UsageError(f"{missing[0]}: {'a folder, expected an image' if missing[0].is_dir() else 'no such file'}")
     twice = [stem for stem, count in Counter(target.stem for target in targets).items() if count > 1]
     if twice:
         raise UsageError(f"two targets are called {twice[0]!r}: their outputs would be mixed up")
+    from segic_vos.images import OUTPUT_NAMES
+
     if out is None:
         folders = [Path(f"{target.stem}_segic") for target in targets]
     else:
@@ -109,6 +135,10 @@ def _folders(targets: Sequence[Path], out: Path | None, *, overwrite: bool) -> l
             raise UsageError(f"{folder} is a file; --out must name a folder")
         if (folder / "mask.png").exists() and not overwrite:
             raise UsageError(f"{folder} holds a result already: --overwrite replaces it, --out names another folder")
+        written = {(folder / name).resolve() for name in OUTPUT_NAMES}
+        lost = [given for given in inputs if given.resolve() in written]
+        if lost:
+            raise UsageError(f"{lost[0]} lies where the output goes ({folder}); give another folder with --out")
     return folders
 
 

@@ -65,14 +65,12 @@ class RootGroup(LazyGroup):
         except KeyboardInterrupt:
             raise Failure("stopped", INTERRUPTED) from None
         except Exception as error:
-            # Imported here, and late: the help text needs no model.
-            from segic.errors import SegicError
-
-            if not isinstance(error, SegicError):
+            failure = _as_failure(error)
+            if failure is None:
                 raise
             if wants_traceback(ctx):
                 traceback.print_exc()
-            raise Failure(str(error), error.exit_status) from error
+            raise failure from error
 
 
 class Failure(click.ClickException):
@@ -86,6 +84,22 @@ class Failure(click.ClickException):
         """Ctrl-C is no error."""
         prefix = "" if self.exit_code == INTERRUPTED else "Error: "
         click.echo(f"{prefix}{self.format_message()}", file=file or sys.stderr)
+
+
+def _as_failure(error: Exception) -> Failure | None:
+    """How a deliberate error is shown; None for a defect, which keeps its traceback.
+
+    A file that the system refuses (no permission, a name that is too long) is the user's business too, wherever it is
+    met; what segic itself has to say of files comes as SegicError.
+    """
+    # Imported here, and late: the help text needs no model.
+    from segic.errors import SegicError
+
+    if isinstance(error, SegicError):
+        return Failure(str(error), error.exit_status)
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return Failure(f"{os.fsdecode(error.filename)}: {error.strerror}", 1)
+    return None
 
 
 def set_verbosity(ctx: click.Context, verbosity: int) -> None:

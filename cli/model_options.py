@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from segic.model import SEGIC
+    from segic.weights import Progress
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -60,8 +61,8 @@ def model_options(function: F) -> F:
     return function
 
 
-def load(choice: ModelChoice) -> LoadedModel:
-    """Load the model; what is not in the cache is fetched.
+def load(choice: ModelChoice, progress: Progress | None = None) -> LoadedModel:
+    """Load the model; what is not in the cache is fetched, which `progress` is told of.
 
     Raises: UsageError and SegicError as `segic.load_model` does.
     """
@@ -74,5 +75,6 @@ def load(choice: ModelChoice) -> LoadedModel:
         device=choice.device,
         dtype=choice.dtype,
         size=choice.size,
+        progress=progress,
     )
     return LoadedModel(model, model.files)

@@ -89,7 +89,39 @@ class Talker:
 
             yield advance
 
+    def bytes(self) -> ByteBars:
+        """Bars for downloads and hashing; see `ByteBars`."""
+        return ByteBars(quiet=self.quiet)
+
     def _write(self, text: str) -> None:
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
+
+
+class ByteBars:
+    """A bar for each piece of work on weight files, as `segic.weights.Progress`; on a terminal only."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._hidden = quiet or not sys.stderr.isatty()
+        self._bar: Any = None
+        self._what = ""
+
+    def __enter__(self) -> ByteBars:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """See `segic.weights.Progress`."""
+        if self._hidden:
+            return
+        from tqdm import tqdm
+
+        if what != self._what:
+            self.__exit__()
+            self._what = what
+            self._bar = tqdm(desc=what, total=total or None, unit="B", unit_scale=True, leave=False, file=sys.stderr)
+        self._bar.update(done - self._bar.n)

@@ -70,14 +70,16 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     talker = Talker(quiet=options["quiet"] or options["as_json"], verbose=options["verbose"])
     paths = clip_paths(options["videos"], options["masks"], options["out"])
     clips = [_open(each, options) for each in paths]
-    loaded = load(ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__}))
+    with talker.bytes() as progress:
+        loaded = load(ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__}), progress)
     statuses = []
     for each, clip in zip(paths, clips, strict=True):
         try:
             with stoppable():
                 summary = _run_one(each, clip, loaded, talker)
         except SegicError as error:
-            _print_stopped(error, as_json=options["as_json"])
+            if options["as_json"]:
+                click.echo(json.dumps(_stopped(each, error)))
             if len(clips) == 1 or error.exit_status == INTERRUPTED or wants_traceback(ctx):
                 raise
             # The other clips are jobs of their own.
@@ -140,20 +142,31 @@ def _run_one(paths: ClipPaths, clip: Clip, loaded: LoadedModel, talker: Talker) 
 
 
 def _closing_lines(title: str, summary: RunSummary) -> str:
-    count = len(summary.objects)
-    objects = "1 object" if count == 1 else f"{count} objects"
+    frames, objects = _count(summary.frames, "frame"), _count(len(summary.objects), "object")
     speed = f", {summary.timings.fps:.2f} frames/s" if summary.timings.frames else ""
     rows = [
         f"  {kind:8} {path}"
         for kind in ("masks", "overlay", "rle", "soft", "summary")
         if (path := summary.outputs.get(kind)) is not None
     ]
-    return "\n".join([f"{title}: {summary.frames} frames, {objects}{speed}", *rows])
+    return "\n".join([f"{title}: {frames}, {objects}{speed}", *rows])
 
 
-def _print_stopped(error: SegicError, *, as_json: bool) -> None:
-    """With --json the summary of a stopped run too."""
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _stopped(paths: ClipPaths, error: SegicError) -> dict[str, Any]:
+    """What --json prints of a clip that failed: its summary, or what stands in for it where nothing was written."""
     from segic_vos.run import ClipStopped
 
-    if as_json and isinstance(error, ClipStopped):
-        click.echo(json.dumps(error.summary.as_dict()))
+    if isinstance(error, ClipStopped):
+        return error.summary.as_dict()
+    return {
+        "program": "segic",
+        "status": "failed",
+        "reason": str(error),
+        "video": {"path": str(paths.video)},
+        "frames": 0,
+        "outputs": {},
+    }

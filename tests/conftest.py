@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from segic.config import ModelConfig
 from segic_vos.frames import Annotation, FrameResult
 
 # Two threads a test would only get into each other's way, and small pictures gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long one example takes says nothing on a machine that is busy with other things.
+settings.register_profile("segic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("segic")
 
 
 @dataclass

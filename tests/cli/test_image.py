@@ -120,12 +120,13 @@ def folder(tmp_path, monkeypatch, fake_model):
     mask = Image.fromarray(scene(tmp_path / "ex.png", (5, 5), (20, 40)))
     mask.putpalette([0, 0, 0] + [90, 91, 92] * 255)
     mask.save(tmp_path / "ex_mask.png")
+    fake_model.prepare = list
     fake_model.segment = segment_by_colour
     weights = tmp_path / "w.safetensors"
     weights.write_bytes(b"w")
     fake_model.files["decoder"] = weights
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("segic_cli.image.load", lambda choice: LoadedModel(fake_model, fake_model.files))
+    monkeypatch.setattr("segic_cli.image.load", lambda choice, progress: LoadedModel(fake_model, fake_model.files))
     return tmp_path
 
 
@@ -201,6 +202,30 @@ def test_bad_requests(folder, args, words):
     assert "Traceback" not in done.output
     assert words in done.output
     assert not list(folder.glob("*_segic"))
+
+
+def test_a_target_that_cannot_be_read_does_not_stop_the_others(folder):
+    scene(folder / "t1.png", (25, 10), (3, 30))
+    (folder / "broken.png").write_bytes(b"no picture")
+    done = program("broken.png", "t1.png", "--example", "ex.png:ex_mask.png", "--json")
+    assert done.exit_code == 1
+    failed, found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (failed["target"], failed["status"]) == ("broken.png", "failed")
+    assert found["target"] == "t1.png"
+    assert "1 of 2 targets failed" in done.stderr
+    assert (folder / "t1_segic/mask.png").exists()
+    done = program("broken.png", "--example", "ex.png:ex_mask.png")
+    assert done.exit_code == 1
+    assert "broken.png: cannot be read" in done.output
+
+
+def test_no_input_is_written_over(folder):
+    scene(folder / "overlay.png", (25, 10), (3, 30))
+    before = (folder / "overlay.png").read_bytes()
+    done = program("overlay.png", "--example", "ex.png:ex_mask.png", "--out", ".", "--overwrite")
+    assert done.exit_code == 2
+    assert "overlay.png lies where the output goes" in done.output
+    assert (folder / "overlay.png").read_bytes() == before
 
 
 def test_void_is_no_object(folder):

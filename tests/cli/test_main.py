@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import click
@@ -41,16 +40,19 @@ def test_help_needs_none_of_the_heavy_packages(flag):
     assert "LOADED []" in done.stdout
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the time that a program used is not known there")
 def test_help_is_quick():
     seconds = []
-    for _ in range(3):  # the best of three: other programs may run beside
-        start = time.perf_counter()
+    for _ in range(2):  # the first one may compile modules
+        before = os.times()
         done = program("--help")
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        # The processor's time, not the clock's: other programs may run beside.
+        used = after.children_user - before.children_user + after.children_system - before.children_system
+        seconds.append(used)
     assert done.returncode == 0
     assert all(name in done.stdout for name in COMMANDS)
-    # Half a second is the promise; the margin is for machines that are busy.
-    assert min(seconds) < 1.0
+    assert min(seconds) < 0.5
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -98,6 +100,14 @@ def test_traceback_on_demand(monkeypatch):
     assert "Traceback" in CliRunner().invoke(tree(error), ["work"]).output
     monkeypatch.setenv("SEGIC_DEBUG", "0")
     assert "Traceback" not in CliRunner().invoke(tree(error), ["work"]).output
+
+
+def test_a_file_that_the_system_refuses_is_one_line():
+    done = CliRunner().invoke(tree(PermissionError(13, "Permission denied", "secret.png")), ["work"])
+    assert done.exit_code == 1
+    assert done.output == "Error: secret.png: Permission denied\n"
+    # Without a file's name it would say nothing to anybody but a developer.
+    assert isinstance(CliRunner().invoke(tree(OSError("odd")), ["work"]).exception, OSError)
 
 
 def test_interrupt_is_130():

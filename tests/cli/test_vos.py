@@ -5,7 +5,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -106,7 +111,7 @@ def program(monkeypatch, tmp_path, fake_model, colour_session_type):
         return Interrupting(session, *program.stop) if program.stop else session
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("segic_cli.vos.load", lambda choice: LoadedModel(fake_model, fake_model.files))
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice, progress: LoadedModel(fake_model, fake_model.files))
     monkeypatch.setattr("segic_vos.run._video_session", make_session)
     return program
 
@@ -330,16 +335,23 @@ def test_a_defect_keeps_its_traceback_and_the_frames(program, clip):
     [
         (("none.mp4", "--masks", "first.png"), ["none.mp4", "no such file"]),
         (("clip.mp4", "--masks", "none.png"), ["none.png", "no such mask"]),
-        (("clip.mp4", "--masks", "small.png"), ["32x24", "64x48"]),
+        (("clip.mp4", "--masks", "small.png"), ["small.png", "32x24", "64x48"]),
         (("clip.mp4", "--masks", "first.png", "--start", 99), ["start=99"]),
         (("clip.mp4", "--masks", "first.png", "--overwrite", "--resume"), ["exclude"]),
         (("clip.mp4", "--masks", "first.png", "--out", "first.png"), ["is a file"]),
         (("clip.mp4", "--masks", "first.png", "--masks", "small.png"), ["1 videos and 2 --masks"]),
+        (("clip.mp4", "--masks", "empty.png"), ["empty.png", "empty mask", "at least one object"]),
+        (("clip.mp4", "--masks", "empties", "--mask-form", "objects"), ["empties", "empty mask"]),
+        (("clip.mp4", "--masks", "many.png"), ["many.png", "70 different values", "--many-ids"]),
         (("clip.mp4",), ["--masks"]),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_written(program, clip, args, words):
     write_mask(clip / "small.png", np.ones((24, 32)))
+    write_mask(clip / "empty.png", np.zeros((HEIGHT, WIDTH)))
+    (clip / "empties").mkdir()
+    write_mask(clip / "empties/cat_1.png", np.zeros((HEIGHT, WIDTH)))
+    write_mask(clip / "many.png", np.kron(np.arange(70).reshape(7, 10), np.ones((6, 6)))[:, :WIDTH] + 1)
     before = sorted(clip.rglob("*"))
     done = program(*args)
     assert done.exit_code == 2, done.output
@@ -358,6 +370,170 @@ def test_other_clips_go_on_when_one_fails(program, clip):
     assert "1 of 2 clips failed" in done.output
     assert not (clip / "clip_segic").exists()
     assert summary_of("other_segic")["status"] == "complete"
+
+
+def test_json_has_a_line_for_a_clip_that_failed(program, clip):
+    shutil.copy(clip / "clip.mp4", clip / "other.mp4")
+    write_mask(clip / "small.png", np.ones((24, 32)))
+    done = program("clip.mp4", "other.mp4", "--masks", "small.png", "--masks", "first.png", "--json", "--end", 3)
+    assert done.exit_code == 2
+    failed, complete = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (failed["status"], failed["video"]["path"], failed["frames"]) == ("failed", "clip.mp4", 0)
+    assert "32x24" in failed["reason"]
+    assert (complete["status"], complete["frames"]) == ("complete", 3)
+
+
+def test_json_of_a_run_that_was_stopped_is_its_summary(program, clip):
+    program.stop = (5, KeyboardInterrupt())
+    done = program("clip.mp4", "--masks", "first.png", "--json")
+    assert done.exit_code == 130
+    (said,) = [json.loads(line) for line in done.stdout.splitlines()]
+    assert (said["status"], said["frames"]) == ("interrupted", 5)
+    assert said == summary_of("clip_segic")
+
+
+def test_nothing_but_results_where_there_is_no_terminal(program, clip):
+    done = program("clip.mp4", "--masks", "first.png", "--end", 3)
+    assert "\r" not in done.output
+    assert "%|" not in done.output
+    assert done.stderr == "note: the first frame gives 2 objects, ids 1, 7\n"
+    assert done.stdout.startswith("clip: 3 frames, 2 objects")
+    assert program("clip.mp4", "--masks", "first.png", "--end", 3, "--overwrite", "-q").output == ""
+
+
+def test_16_bit_ids_come_back(program, clip):
+    labels = np.where(truth(0) == 7, 300, truth(0)).astype(np.uint16)
+    Image.fromarray(labels).save(clip / "deep.png")
+    done = program("clip.mp4", "--masks", "deep.png", "--end", 5, "--rle")
+    assert done.exit_code == 0, done.output
+    assert np.array_equal(labels_of("clip_segic/masks/00000.png"), labels)
+    assert set(np.unique(labels_of("clip_segic/masks/00004.png"))) == {0, 1, 300}
+    assert {entry["id"] for entry in json.loads((clip / "clip_segic/masks.json").read_text())} == {1, 300}
+
+
+def test_void_is_no_object_and_stays_in_the_given_frame(program, clip):
+    labels = truth(0)
+    labels[:3] = 255
+    write_mask(clip / "void.png", labels)
+    done = program("clip.mp4", "--masks", "void.png", "--end", 4)
+    assert done.exit_code == 0, done.output
+    assert "void" in done.output
+    assert np.array_equal(labels_of("clip_segic/masks/00000.png"), labels)
+    assert set(np.unique(labels_of("clip_segic/masks/00003.png"))) == {0, 1, 7}
+    assert [item["id"] for item in summary_of("clip_segic")["objects"]] == [1, 7]
+
+
+def test_masks_that_begin_later_leave_the_frames_before_empty(program, clip):
+    (clip / "given").mkdir()
+    write_mask(clip / "given/00004.png", truth(4))
+    done = program("clip.mp4", "--masks", "given", "--end", 6)
+    assert done.exit_code == 0, done.output
+    assert [labels_of(f"clip_segic/masks/{index:05d}.png").max() for index in range(6)] == [0, 0, 0, 0, 7, 7]
+
+
+def test_frames_of_another_size_stop_the_run_unless_resized(program, clip):
+    shots = clip / "shots"
+    shots.mkdir()
+    for index in range(5):
+        pixels = picture(index)
+        Image.fromarray(pixels if index != 3 else np.pad(pixels, ((0, 8), (0, 0), (0, 0)))).save(shots / f"{index}.png")
+    done = program("shots", "--masks", "first.png")
+    assert done.exit_code == 2
+    for word in ("3.png is 64x56", "64x48", "--resize-frames", "3 frames are finished"):
+        assert word in done.output
+    assert len(list((clip / "shots_segic/masks").iterdir())) == 3
+    done = program("shots", "--masks", "first.png", "--resume", "--resize-frames")
+    assert done.exit_code == 0, done.output
+    assert summary_of("shots_segic")["resumed_frames"] == 3
+    assert {Image.open(path).size for path in (clip / "shots_segic/masks").iterdir()} == {(WIDTH, HEIGHT)}
+
+
+def test_a_gap_in_a_folder_is_said(program, clip):
+    shots = clip / "shots"
+    shots.mkdir()
+    for index in (0, 1, 2, 6):
+        Image.fromarray(picture(index)).save(shots / f"{index}.png")
+    done = program("shots", "--masks", "first.png")
+    assert done.exit_code == 0, done.output
+    assert "gap between 2 and 6" in done.output
+    assert any("gap" in note for note in summary_of("shots_segic")["notes"])
+
+
+def test_soft_masks_asked_for_late_are_said_to_be_partial(program, clip):
+    program.stop = (4, KeyboardInterrupt())
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 130
+    program.stop = (0, KeyboardInterrupt())
+    done = program("clip.mp4", "--masks", "first.png", "--resume", "--soft")
+    assert "finished frames of the earlier run have none" in done.output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_program_keeps_what_is_finished(clip, sent):
+    code = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("shared", sys.argv.pop(1))
+shared = importlib.util.module_from_spec(spec)
+sys.modules["shared"] = shared
+spec.loader.exec_module(shared)
+import segic_cli.vos, segic_vos.run
+from segic_cli.main import main
+from segic_cli.model_options import LoadedModel
+
+class Slow(shared.ColourSession):
+    def step_encoded(self, encoded, annotation=None):
+        time.sleep(0.2)
+        return super().step_encoded(encoded, annotation)
+
+segic_cli.vos.load = lambda choice, progress: LoadedModel(shared.FakeModel(), {})
+segic_vos.run._video_session = lambda model, probabilities: Slow()
+main()
+"""
+    shared = Path(__file__).parents[1] / "conftest.py"
+    command = [sys.executable, "-c", code, str(shared), "vos", "run", "clip.mp4", "--masks", "first.png"]
+    with subprocess.Popen(command, cwd=clip, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 120
+        while not (clip / "clip_segic/masks/00002.png").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(sent)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, said
+    assert "Traceback" not in said
+    assert "--resume goes on" in said
+    count = len(list((clip / "clip_segic/masks").iterdir()))
+    assert 3 <= count < FRAMES
+    assert (summary_of(clip / "clip_segic")["status"], summary_of(clip / "clip_segic")["frames"]) == (
+        "interrupted",
+        count,
+    )
+    with av.open(str(clip / "clip_segic/overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == count
+
+
+def test_a_full_disk_in_the_middle_of_a_run(program, clip):
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("only root can mount a small file system")
+    disk = clip / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        done = program("clip.mp4", "--masks", "first.png", "--out", "disk/out")
+        assert done.exit_code == 1, done.output
+        assert "the disk is full" in done.output
+        assert "Traceback" not in done.output
+        kept = sorted((disk / "out/masks").glob("*.png"))
+        assert 0 < len(kept) < FRAMES
+        for index, path in enumerate(kept):
+            assert labels_of(path).shape == (HEIGHT, WIDTH)
+            assert path.stem == f"{index:05d}"
+        assert subprocess.run(["mount", "-o", "remount,size=8m", disk], capture_output=True).returncode == 0
+        done = program("clip.mp4", "--masks", "first.png", "--out", "disk/out", "--resume")
+        assert done.exit_code == 0, done.output
+        assert len(list((disk / "out/masks").glob("*.png"))) == FRAMES
+        assert summary_of("disk/out")["resumed_frames"] > 0
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 def test_masks_by_frame_correct_the_run_and_are_the_output(program, clip):
