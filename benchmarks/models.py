@@ -13,5 +13,5 @@ def model_settings(model: "SEGIC") -> dict[str, Any]:
 
     The device is not among it: parts of one run may be done on several.
     """
-    described = describe_model(model.name, model.config, model.device, model.dtype, model.files)
+    described = describe_model(model.name, model.config, model.device, model.precision, model.files)
     return {"model": {key: value for key, value in described.items() if key != "device"}}

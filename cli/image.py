@@ -75,7 +75,7 @@ def segment(
     with talker.bytes() as progress:
         model = load(ModelChoice(**choice), progress).model
     facts = {
-        "model": describe_model(model.name, model.config, model.device, model.dtype, model.files),
+        "model": describe_model(model.name, model.config, model.device, model.precision, model.files),
         "examples": [
             {"image": str(each.image_path), "mask": str(each.mask_path), "ids": each.annotation.ids, "text": each.text}
             for each in shown

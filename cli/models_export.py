@@ -21,7 +21,7 @@ import click
 def export(run: Path, out: Path, latest: bool, overwrite: bool) -> None:
     """Make one file of the training run RUN: its decoder in half precision, and a model card.
 
-    The file works wherever weights are asked for: `segic vos CLIP --weights FILE ...`.
+    The file works wherever weights are asked for: `segic vos run CLIP --weights FILE ...`.
     """
     from segic.training.card import export_run
 

@@ -142,6 +142,11 @@ class SEGIC:
         """The decoder's precision; the backbone may run in a lower one."""
         return self.decoder.inst_type_embed.weight.dtype
 
+    @property
+    def precision(self) -> torch.dtype:
+        """The backbone's, which decides speed; see `dtype` for the decoder's."""
+        return self.backbone.dtype
+
     def canvas(self, frame: tuple[int, int]) -> Canvas:
         """How a frame of (height, width) pixels is put before the backbone."""
         if self.config.canvas == "square":

@@ -90,7 +90,7 @@ class VideoModel(Encoder, Protocol):
     def name(self) -> str: ...
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def precision(self) -> torch.dtype: ...
 
     @property
     def config(self) -> ModelConfig: ...
@@ -140,7 +140,7 @@ def run_clip(
     Raises: UsageError before anything is written, where the request cannot be carried out; `ClipStopped` where the run
     ended early (a truncated video, a full disk, Ctrl-C): the frames before are written, and the summary too.
     """
-    described = describe_model(model.name, model.config, model.device, model.dtype, model.files)
+    described = describe_model(model.name, model.config, model.device, model.precision, model.files)
     return _Run(clip, model, described, on_result, note, make_session or _video_session).run()
 
 

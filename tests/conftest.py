@@ -29,6 +29,7 @@ class FakeModel:
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    precision: torch.dtype = torch.float32
     name: str = "fake"
     files: dict[str, Path] = field(default_factory=dict)
     config: ModelConfig = field(default_factory=ModelConfig)

@@ -15,11 +15,15 @@ class Backbone(Protocol):
     name:   as in the presets, "dinov2-s".
     stride: pixels of the input per feature, in both directions; inputs are multiples of it.
     width:  C, channels of the features.
+    dtype:  the precision that it runs in and that its features have.
     """
 
     name: str
     stride: int
     width: int
+
+    @property
+    def dtype(self) -> torch.dtype: ...
 
     def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
         """The features f of eq. 1.

@@ -161,6 +161,10 @@ class DinoV2(nn.Module):
         self._positions: dict[tuple[int, int], Tensor] = {}
         self.eval().requires_grad_(False)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.pos_embed.dtype
+
     def train(self, mode: bool = True) -> "DinoV2":
         """Stays in evaluation mode: the backbone is frozen."""
         return super().train(False)

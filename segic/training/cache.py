@@ -142,6 +142,10 @@ class _FromMainMemory:
         self.name, self.stride, self.width = backbone.name, backbone.stride, backbone.width
         self._backbone = backbone
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._backbone.dtype
+
     def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
         return self._backbone(pixels.to(_device(self._backbone)), valid).cpu()
 

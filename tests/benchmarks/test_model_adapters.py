@@ -119,7 +119,7 @@ def test_settings_name_the_files_by_hash_and_not_the_device(tmp_path: Path) -> N
         name="segic-s",
         config=ModelConfig(),
         device=torch.device("cpu"),
-        dtype=torch.float32,
+        precision=torch.float32,
         files={"decoder": path},
     )
     settings = model_settings(model)["model"]  # type: ignore[arg-type]
