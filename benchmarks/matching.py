@@ -18,8 +18,10 @@ def feature_matching(model: "SEGIC") -> Match:
     import torch
     import torch.nn.functional as F
 
+    from segic.images import to_batch
+
     def encode(pixels: NDArray[np.uint8]) -> "Encoded":
-        return model.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+        return model.encode(to_batch(pixels))[0]
 
     def match(source: NDArray[np.uint8], target: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.float64]:
         one, two = encode(source), encode(target)

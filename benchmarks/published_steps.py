@@ -55,7 +55,7 @@ class ReleasedSteps:
         n = len(self._first)
         given = Instructions(
             propagated,
-            best_points(propagated[:, :, 0], pixel_centres=True),
+            best_points(propagated[:, :, 0]),
             torch.stack(shown, 1)[None],
             None if self._meta is None else self._meta.float().expand(1, n, -1),
         )
@@ -110,7 +110,7 @@ class DenseSteps:
             far = _margin(tokens, [self._given], number, self._matching.topk, None)
             margins.append(torch.stack([far, _margin(tokens, [*self._recent], number, self._matching.topk, near)]))
         propagated = torch.stack(margins).unflatten(-1, grid)[None]
-        points = best_points(propagated.amax(2), pixel_centres=True)
+        points = best_points(propagated.amax(2))
         embedding = self._decoder.embed(features)
         detail = self._decoder.frame_detail(pixels, grid)
         given = Instructions(propagated, points, self._instances(), None)

@@ -59,11 +59,10 @@ class ModelSegment:
         return Masks(found.ids, found.logits)
 
     def _encoded(self, target: NDArray[np.uint8]) -> "Encoded":
-        import torch
+        from segic.images import to_batch
 
         if self._target is None or self._target[0] is not target:
-            pixels = torch.from_numpy(np.ascontiguousarray(target)).permute(2, 0, 1)[None]
-            self._target = target, self._model.encode(pixels)[0]
+            self._target = target, self._model.encode(to_batch(target))[0]
         return self._target[1]
 
     def _prompt(self, shot: Shot) -> "Prompt":

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.errors import UsageError
-from segic.model import SEGIC, Context, Encoded
-from segic.text import TextEncoder, class_prompt
+from segic.model import SEGIC, Context, Encoded, owners
+from segic.text import FixedPrompt, TextEncoder, class_prompt
 
 
 @dataclass(frozen=True)
@@ -103,12 +103,8 @@ def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncode
 
 def _meta(model: SEGIC, words: Sequence[str | None], text: TextEncoder | None) -> Tensor | None:
     if model.config.instructions.meta != "text":
-        if any(words):
-            raise UsageError(
-                f"the model {model.name or model.config.backbone} takes no class text: leave the text out, or take a "
-                "model with a text encoder (segic-l-80k; pip install 'segic[hf]')"
-            )
-        return None
+        asked = [word for word in words if word]
+        return FixedPrompt(model.name or model.config.backbone)(asked) if asked else None
     from segic.text import default_text
 
     encoder = text or default_text(model.device)
@@ -119,9 +115,7 @@ def segment_encoded(model: SEGIC, target: Encoded, prompt: Prompt) -> Segmentati
     """The prompt's entities on an encoded target."""
     prediction = model.predict(target, prompt.contexts, entities=prompt.ids, meta=prompt.meta)
     logits = model.upsample(prediction.logits, target.canvas)
-    best = logits.max(0)
-    owner = torch.where(best.values > 0, best.indices, -1)
-    masks = owner[None] == torch.arange(len(prompt.ids), device=owner.device)[:, None, None]
+    masks = owners(logits)[None] == torch.arange(1, len(prompt.ids) + 1, device=logits.device)[:, None, None]
     propagated = prediction.propagated
     if target.canvas.valid is not None:
         height = round(propagated.shape[1] * target.canvas.picture[0] / target.canvas.padded[0])

@@ -32,15 +32,10 @@ def mask_pool(features: Tensor, weights: Tensor) -> Tensor:
     return torch.einsum("bchw,bnhw->bnc", features.float(), weights.float()) / total[..., None]
 
 
-def best_points(propagated: Tensor, pixel_centres: bool) -> Tensor:
-    """Eq. 2's Topk with k = 1: the largest value of (..., H, W) -> (..., 2) x, y in 0..1, at the value's centre.
-
-    pixel_centres: half a step is added to the integer position; both conventions of the paper's code and of dense
-    matching want it, so it is only off for tests of the raw position.
-    """
+def best_points(propagated: Tensor) -> Tensor:
+    """Eq. 2's Topk with k = 1: the largest value of (..., H, W) -> (..., 2) x, y in 0..1, at the value's centre."""
     height, width = propagated.shape[-2:]
     index = propagated.flatten(-2).argmax(-1)
-    half = 0.5 if pixel_centres else 0.0
-    x = (index % width + half) / width
-    y = (torch.div(index, width, rounding_mode="floor") + half) / height
+    x = (index % width + 0.5) / width
+    y = (torch.div(index, width, rounding_mode="floor") + 0.5) / height
     return torch.stack([x, y], dim=-1)

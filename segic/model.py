@@ -98,6 +98,12 @@ def partition(weights: Tensor) -> Tensor:
     return owner
 
 
+def owners(logits: Tensor) -> Tensor:
+    """(N, H, W) logits -> (H, W) int64: per pixel the object of the largest logit above zero, 1..N, else 0."""
+    best = logits.max(0)
+    return torch.where(best.values > 0, best.indices + 1, 0)
+
+
 def token_centres(masks: Tensor, grid: tuple[int, int]) -> Tensor:
     """(N, H, W) masks on the canvas -> (N, *grid) 0 or 1: the tokens whose centre is covered, as released.
 
@@ -253,7 +259,7 @@ class SEGIC:
         propagated = self._propagate(target, given, recent, entities)
         best = propagated.amax(2)
         visual = self._visual(given, recent, entities)
-        points = best_points(best, pixel_centres=True)
+        points = best_points(best)
         full = Instructions(propagated, points, visual, None if meta is None else meta[None].to(self.device))
         logits, scores = [], []
         for start in range(0, n, ENTITIES_AT_ONCE):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.errors import UsageError
+from segic.text import RELEASED_INSTANCE_PROMPT
 
 DEFAULT_MODEL = "segic-s"
 
@@ -26,9 +27,6 @@ class Preset:
         return self.config.backbone
 
 
-# The video text as the released code writes it, without the paper's full stop.
-_VIDEO_PROMPT = "please segment the instances"
-
 PRESETS: Mapping[str, Preset] = {
     preset.name: preset
     for preset in (
@@ -47,10 +45,17 @@ PRESETS: Mapping[str, Preset] = {
             ),
             "DINOv2 ViT-S/14 with dense matching; ships with the package",
         ),
-        Preset("segic-l-80k", ModelConfig(), "the authors' DINOv2-L, 80k samples an epoch", _VIDEO_PROMPT),
-        Preset("segic-l-160k", ModelConfig(), "the authors' DINOv2-L, 160k samples an epoch", _VIDEO_PROMPT),
-        Preset("segic-b", ModelConfig(backbone="dinov2-b"), "the paper's ablations; to be trained", _VIDEO_PROMPT),
-        Preset("segic-g", ModelConfig(backbone="dinov2-g"), "the paper's largest; to be trained", _VIDEO_PROMPT),
+        Preset("segic-l-80k", ModelConfig(), "the authors' DINOv2-L, 80k samples an epoch", RELEASED_INSTANCE_PROMPT),
+        Preset("segic-l-160k", ModelConfig(), "the authors' DINOv2-L, 160k samples an epoch", RELEASED_INSTANCE_PROMPT),
+        Preset(
+            "segic-b",
+            ModelConfig(backbone="dinov2-b"),
+            "the paper's ablations; to be trained",
+            RELEASED_INSTANCE_PROMPT,
+        ),
+        Preset(
+            "segic-g", ModelConfig(backbone="dinov2-g"), "the paper's largest; to be trained", RELEASED_INSTANCE_PROMPT
+        ),
     )
 }
 

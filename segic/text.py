@@ -154,8 +154,8 @@ class FixedPrompt:
     def __call__(self, prompts: Sequence[str]) -> torch.Tensor:
         """Raises UsageError, always."""
         raise UsageError(
-            f"the model {self.model} has one fixed prompt, learned in training, and no language model, so it cannot "
-            f"use the text {', '.join(map(repr, prompts))}: leave the text out, or take a model with a text encoder "
+            f"the model {self.model} takes no class text: {self.model} has one fixed prompt, learned in training, and "
+            f"cannot use {', '.join(map(repr, prompts))}; leave the text out, or take a model with a text encoder "
             "(segic-l-80k; pip install 'segic[hf]')"
         )
 

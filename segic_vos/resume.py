@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import SegicError, UsageError
+from segic.images import to_batch
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.outputs import Outputs
 from segic_vos.pipeline import Encoder, Follower
@@ -123,4 +123,4 @@ def read_labels(path: Path) -> NDArray[np.int32]:
 
 
 def _encode(model: Encoder, frame: Frame) -> Any:
-    return model.encode(torch.from_numpy(frame.pixels).permute(2, 0, 1)[None])[0]
+    return model.encode(to_batch(frame.pixels))[0]

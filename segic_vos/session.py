@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.errors import UsageError
-from segic.model import SEGIC, Context, Encoded
+from segic.images import to_batch
+from segic.model import SEGIC, Context, Encoded, owners
 from segic_vos.frames import Annotation, FrameResult
 
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
@@ -57,8 +58,7 @@ class VideoSession:
 
     def step(self, pixels: NDArray[np.uint8], annotation: Annotation | None = None) -> FrameResult:
         """The next frame, (H, W, 3) uint8 RGB, and its masks if a person gave some; see `step_encoded`."""
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None]
-        return self.step_encoded(self.model.encode(image)[0], annotation)
+        return self.step_encoded(self.model.encode(to_batch(pixels))[0], annotation)
 
     def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
         """The next frame, encoded.
@@ -162,8 +162,7 @@ def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:
 
 
 def resolve(logits: Tensor, ids: Sequence[int]) -> NDArray[np.int32]:
-    """(N, H, W) logits -> (H, W) int32: per pixel the object of the largest logit above zero, else 0."""
-    best = logits.max(0)
+    """(N, H, W) logits -> (H, W) int32: the id of each pixel's owner, else 0; see `segic.model.owners`."""
     table = torch.tensor([0, *ids], dtype=torch.int32, device=logits.device)
-    out: NDArray[np.int32] = table[torch.where(best.values > 0, best.indices + 1, 0)].cpu().numpy()
+    out: NDArray[np.int32] = table[owners(logits)].cpu().numpy()
     return out

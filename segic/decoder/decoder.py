@@ -17,7 +17,7 @@ WIDTH = 256
 TEXT_WIDTH = 768
 DENSE_MAPS = 2  # margins against the given examples, and against recent frames
 
-NEGATIVE, POSITIVE = 0, 1  # rows of inst_type_embed
+POSITIVE = 1  # the row of inst_type_embed for the entity itself; row 0 is another entity, its negative
 
 
 @dataclass(frozen=True)

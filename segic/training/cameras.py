@@ -99,12 +99,6 @@ def move(base: Matrix, motion: Motion, size: int) -> Matrix:
     return base @ np.linalg.inv(about_centre(motion, size))
 
 
-def see(picture: Picture, view: View, size: int) -> Picture:
-    """The (size, size, 3) uint8 frame of a view; beyond the border the photograph is mirrored."""
-    x, y = sampling_map(view.matrix, view.grid, size, size, size)
-    return np.asarray(cv2.remap(picture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101), np.uint8)
-
-
 def see_labelled(
     picture: Picture, alphas: Sequence[NDArray[np.uint8]], view: View, size: int
 ) -> tuple[Picture, NDArray[np.uint8]]:

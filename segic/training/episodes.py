@@ -143,7 +143,7 @@ def _instruct_dense(
     if recent is None:
         maps.append(torch.zeros_like(maps[0]))
     propagated = torch.stack(maps, dim=2)
-    return Instructions(propagated, best_points(propagated.amax(2), pixel_centres=True), visual, None)
+    return Instructions(propagated, best_points(propagated.amax(2)), visual, None)
 
 
 @torch.no_grad()
@@ -161,5 +161,5 @@ def _instruct_by_mean(
             visual.append(mask_pool(frames.features[:, index], weights))
         maps = mean_similarity(frames.features[:, target], frames.norm[target], visual[0], EPS)
         full = F.interpolate(maps, frames.canvas, mode="bilinear", align_corners=False)
-        points = best_points(full, pixel_centres=True)
+        points = best_points(full)
     return Instructions(full[:, :, None], points, torch.stack(visual, 2), None)

@@ -98,11 +98,6 @@ def build_cache(
             progress(index)
 
 
-def cached_scenes(folder: Path) -> list[Path]:
-    """The scenes in a cache, in order of their number."""
-    return sorted(folder.glob("[0-9]*.npz"))
-
-
 def stack(scenes: Iterator[CachedScene] | Sequence[CachedScene]) -> tuple[Tensor, Tensor, Tensor]:
     """Scenes of one size -> features (B, 3, C, h, w) float32, pixels (B, 3, 3, 8h, 8w) float32, labels (B, 3, S, S)."""
     listed = list(scenes)
