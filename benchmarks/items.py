@@ -5,10 +5,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from segic.errors import UsageError
 
+from .result import Result, claim_folder, write_atomically
 from .shards import Shard
 
 Counts = Mapping[str, tuple[int, int]]
@@ -61,6 +62,30 @@ def run_items(
     if any(item.key not in done for item in items):
         return None
     return [Record(item.key, done[item.key]) for item in items]
+
+
+def score_items(
+    items: Sequence[I],
+    work: Callable[[I], Counts],
+    conclude: Callable[[Sequence[Record]], Result],
+    out: Path,
+    kind: str,
+    settings: Mapping[str, Any],
+    *,
+    shard: Shard | None = None,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Result | None:
+    """A whole run in `out`: its settings, `run_items` in `out/kind`, then `out/result.json` as `conclude` has it.
+
+    None while another shard's items are missing. Raises UsageError where `out` holds a run with other settings.
+    """
+    claim_folder(out, settings)
+    records = run_items(items, work, out / kind, shard=shard, progress=progress)
+    if records is None:
+        return None
+    result = conclude(records)
+    write_atomically(out / "result.json", result.to_json())
+    return result
 
 
 def _read(folder: Path) -> dict[str, Counts]:

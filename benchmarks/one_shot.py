@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from segic.errors import UsageError
 
-from .items import Counts, Record, ratios, run_items
-from .result import Result, claim_folder, versions, write_atomically
+from .items import Counts, Record, ratios, score_items
+from .result import Result, versions
 from .segmenter import Segment, Shot
 from .shards import Shard
 
@@ -61,17 +61,14 @@ class OneShotBenchmark:
     ) -> Result | None:
         """Ask every episode, write `out/result.json`. Resumable; None while another shard's episodes are missing."""
         settings = {"benchmark": self.name, "split": self.split, "episodes": len(self.episodes), **settings}
-        claim_folder(out, settings)
 
         def work(episode: Episode) -> Counts:
             return self._ask(episode, segment)
 
-        records = run_items(self.episodes, work, out / "episodes", shard=shard, progress=progress)
-        if records is None:
-            return None
-        result = self._result(records, settings)
-        write_atomically(out / "result.json", result.to_json())
-        return result
+        def conclude(records: Sequence[Record]) -> Result:
+            return self._result(records, settings)
+
+        return score_items(self.episodes, work, conclude, out, "episodes", settings, shard=shard, progress=progress)
 
     def _ask(self, episode: Episode, segment: Segment) -> Counts:
         text = episode.category.replace("_", " ")

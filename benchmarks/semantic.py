@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from segic.errors import UsageError
 
 from .examples import ExampleSet
-from .items import Counts, Record, ratios, run_items
-from .result import Result, claim_folder, versions, write_atomically
+from .items import Counts, Record, ratios, score_items
+from .result import Result, versions
 from .segmenter import Segment, Shot
 from .shards import Shard
 
@@ -86,18 +86,15 @@ class SemanticBenchmark:
             "images": len(self.images.names),
             **settings,
         }
-        claim_folder(out, settings)
         targets = [Target(name) for name in self.images.names]
 
         def work(target: Target) -> Counts:
             return self._score(target.key, segment)
 
-        records = run_items(targets, work, out / "images", shard=shard, progress=progress)
-        if records is None:
-            return None
-        result = self._result(records, settings)
-        write_atomically(out / "result.json", result.to_json())
-        return result
+        def conclude(records: Sequence[Record]) -> Result:
+            return self._result(records, settings)
+
+        return score_items(targets, work, conclude, out, "images", settings, shard=shard, progress=progress)
 
     def _score(self, name: str, segment: Segment) -> Counts:
         image, truth = self.images.image(name), self.images.labels(name)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from segic.errors import UsageError
 
 from .clips import listing
-from .items import Counts, Record, ratios, run_items
+from .items import Counts, Record, ratios, score_items
 from .masks import read_image
-from .result import Result, claim_folder, versions, write_atomically
+from .result import Result, versions
 from .shards import Shard
 
 ALPHA = 0.1  # of the larger side of the target's bounding box
@@ -61,19 +61,16 @@ class SpairBenchmark:
     ) -> Result | None:
         """PCK over all key points, and as the mean over pairs. Resumable; None while another shard's are missing."""
         settings = {"benchmark": self.name, "split": self.split, "pairs": len(self.pairs), "alpha": ALPHA, **settings}
-        claim_folder(out, settings)
 
         def work(pair: Pair) -> Counts:
             found = match(read_image(pair.source), read_image(pair.target), pair.source_points)
             distance = np.linalg.norm(found - pair.target_points, axis=1)
             return {pair.category: (int(np.count_nonzero(distance <= pair.limit)), len(distance))}
 
-        records = run_items(self.pairs, work, out / "pairs", shard=shard, progress=progress)
-        if records is None:
-            return None
-        result = self._result(records, settings)
-        write_atomically(out / "result.json", result.to_json())
-        return result
+        def conclude(records: Sequence[Record]) -> Result:
+            return self._result(records, settings)
+
+        return score_items(self.pairs, work, conclude, out, "pairs", settings, shard=shard, progress=progress)
 
     def _result(self, records: Sequence[Record], settings: Mapping[str, Any]) -> Result:
         counts = [pair for record in records for pair in record.counts.values()]
