@@ -44,7 +44,7 @@ def following(model: "SEGIC", *, batch: int = 4, note: Callable[[str], None] = l
 
     note: told when memory runs out and the batches get smaller.
     """
-    from segic_vos.pipeline import encode_in_batches
+    from segic_vos.batches import BatchLimit, encode_in_batches
     from segic_vos.prompts import video_meta
     from segic_vos.session import VideoSession
     from segic_vos.threads import Ahead
@@ -54,9 +54,10 @@ def following(model: "SEGIC", *, batch: int = 4, note: Callable[[str], None] = l
 
     def follow(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
         session = VideoSession(model, meta=meta)
+        limit = BatchLimit(batch, note)
         ahead = Ahead(frames, depth=2 * batch, name="decode")
         try:
-            for frame, encoded in encode_in_batches(ahead, model, batch, StageClock(model.device), note):
+            for frame, encoded in encode_in_batches(ahead, model, limit, StageClock(model.device)):
                 yield frame, session.step_encoded(encoded, annotation_of(frame))
         finally:
             ahead.close()

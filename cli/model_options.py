@@ -67,14 +67,21 @@ def load(choice: ModelChoice, progress: Progress | None = None) -> LoadedModel:
     Raises: UsageError and SegicError as `segic.load_model` does.
     """
     from segic import load_model
+    from segic.errors import SegicError
+    from segic_vos.batches import is_out_of_memory
 
-    model = load_model(
-        choice.model,
-        weights=choice.weights,
-        backbone_weights=choice.backbone_weights,
-        device=choice.device,
-        dtype=choice.dtype,
-        size=choice.size,
-        progress=progress,
-    )
+    try:
+        model = load_model(
+            choice.model,
+            weights=choice.weights,
+            backbone_weights=choice.backbone_weights,
+            device=choice.device,
+            dtype=choice.dtype,
+            size=choice.size,
+            progress=progress,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SegicError(f"{choice.model} does not fit into this machine's memory: {error}") from error
     return LoadedModel(model, model.files)

@@ -12,22 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
+from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, free_cached, is_out_of_memory
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.threads import Ahead, Behind
 from segic_vos.timings import StageClock, Timings
-
-
-class Encoder(Protocol):
-    """The part of the model that the pipeline calls itself."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def encode(self, images: torch.Tensor, /) -> Sequence[Any]:
-        """(B, 3, H, W) uint8 to B frames' features."""
 
 
 class Follower(Protocol):
@@ -79,14 +69,15 @@ def run_pipeline(
     done, first, failure = 0, 0.0, None
     start = time.perf_counter()
     decoded = Ahead(_timed(frames, clocks.decode), depth=2 * batch, name="decode")
-    encoded: Iterable[tuple[Frame, Any]] = encode_in_batches(decoded, model, batch, clocks.backbone, note)
+    limit = BatchLimit(batch, note)
+    encoded: Iterable[tuple[Frame, Any]] = encode_in_batches(decoded, model, limit, clocks.backbone)
     ahead = Ahead(encoded, depth=batch, name="backbone") if model.device.type != "cpu" else None
     writers = [Behind(sink, depth=8, on_busy=clocks.write.add) for sink in sinks]
     try:
         for frame, features in ahead or encoded:
             annotation = annotation_of(frame)
             with clocks.masks.running():
-                result = session.step_encoded(features, annotation)
+                result = _step(session, features, annotation, limit, model.device)
             for writer in writers:
                 writer.put(frame, result)
             done += 1
@@ -116,58 +107,19 @@ def run_pipeline(
     return timings
 
 
-def encode_in_batches(
-    frames: Iterable[Frame], model: Encoder, batch: int, clock: StageClock, note: Callable[[str], None]
-) -> Iterator[tuple[Frame, Any]]:
-    """Each frame with its features. An error of `frames` is raised after the frames before it."""
-    limit = batch
-    for group in _groups(frames, batch):
-        waiting = [group]
-        while waiting:
-            part = waiting.pop(0)
-            if len(part) > limit:
-                waiting[:0] = [part[:limit], part[limit:]]
-                continue
-            images = torch.from_numpy(np.stack([frame.pixels for frame in part])).permute(0, 3, 1, 2)
-            try:
-                with clock.running():
-                    features = model.encode(images)
-            except torch.cuda.OutOfMemoryError:
-                if len(part) == 1:
-                    raise
-                limit = len(part) // 2
-                note(f"out of memory with {len(part)} frames at once: going on with {limit}")
-                torch.cuda.empty_cache()
-                waiting.insert(0, part)
-                continue
-            yield from zip(part, features, strict=True)
-
-
-def _groups(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Groups of up to `size` frames of one picture size. The first frame goes alone: its mask should not wait."""
-    group: list[Frame] = []
-    failure: Exception | None = None
-    limit = 1
-    iterator = iter(frames)
+def _step(
+    session: Follower, features: Any, annotation: Annotation | None, limit: BatchLimit, device: torch.device
+) -> FrameResult:
+    """One frame's masks. On a GPU the backbone works ahead in the same memory, so that its batch is what can give way;
+    on a CPU it stands still meanwhile.
+    """
     while True:
         try:
-            frame = next(iterator)
-        except StopIteration:
-            break
-        except Exception as error:
-            failure = error
-            break
-        if group and frame.size != group[0].size:
-            yield group
-            group, limit = [], size
-        group.append(frame)
-        if len(group) == limit:
-            yield group
-            group, limit = [], size
-    if group:
-        yield group
-    if failure is not None:
-        raise failure
+            return session.step_encoded(features, annotation)
+        except RuntimeError as error:
+            if device.type == "cpu" or not is_out_of_memory(error) or not limit.halve(limit.frames):
+                raise
+        free_cached(device)
 
 
 def _timed(frames: Iterable[Frame], clock: StageClock) -> Iterator[Frame]:

@@ -21,9 +21,10 @@ from PIL import Image
 
 from segic.errors import SegicError, UsageError
 from segic.images import to_batch
+from segic_vos.batches import Encoder
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.outputs import Outputs
-from segic_vos.pipeline import Encoder, Follower
+from segic_vos.pipeline import Follower
 from segic_vos.records import FrameRecord, read_records
 
 # Settings that decide what the masks are. Device, batch and the like may change in between.

@@ -84,12 +84,12 @@ class VideoSession:
             )
             kept = [self._ids.index(i) for i in followed]
             logits = prediction.logits[kept]
-            if annotation is None:
-                self._recent.append(self.model.remember(image, logits, followed))
             full = self.model.upsample(logits, image.canvas)
             labels = resolve(full, followed)
             scores = dict(zip(followed, prediction.scores[kept].clamp(0, 1).tolist(), strict=True))
             probabilities = full.sigmoid().to(torch.float16).cpu().numpy() if self.probabilities else None
+            if annotation is None:  # last: a frame that runs out of memory can be tried again
+                self._recent.append(self.model.remember(image, logits, followed))
         if annotation is not None:
             self._ids = tuple(sorted({*self._ids, *shown}))
             labels = np.where(annotation.labels != 0, annotation.labels, labels)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from segic_vos.batches import BatchLimit
 from segic_vos.frames import Annotation, Frame
-from segic_vos.pipeline import Stopped, run_pipeline
+from segic_vos.pipeline import Stopped, _step, run_pipeline
 from segic_vos.threads import Ahead
 
 
@@ -161,10 +162,19 @@ def test_interrupt_keeps_what_was_computed(fake_model, colour_session):
     assert sink.closed == 1
 
 
-def test_out_of_memory_halves_the_batch_and_says_so(fake_model, colour_session):
+@pytest.mark.parametrize(
+    "run_out",
+    [
+        lambda: torch.cuda.OutOfMemoryError("out of memory"),
+        lambda: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        lambda: MemoryError("Unable to allocate 9 bytes"),
+    ],
+    ids=["cuda", "cpu", "numpy"],
+)
+def test_out_of_memory_halves_the_batch_and_says_so(fake_model, colour_session, run_out):
     def fail(batch):
         if batch > 3:
-            raise torch.cuda.OutOfMemoryError("out of memory")
+            raise run_out()
 
     fake_model.fail = fail
     notes, sink = [], Recorder()
@@ -173,6 +183,38 @@ def test_out_of_memory_halves_the_batch_and_says_so(fake_model, colour_session):
     assert max(fake_model.batches) <= 3
     assert len(notes) == 2
     assert "8 frames" in notes[0]
+
+
+def test_out_of_memory_with_one_frame_is_an_error(fake_model, colour_session):
+    def fail(batch):
+        raise MemoryError("Unable to allocate 9 bytes")
+
+    fake_model.fail = fail
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(20), fake_model, colour_session, [Recorder()])
+    assert isinstance(caught.value.__cause__, MemoryError)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_masks_that_find_no_memory_on_a_gpu_make_the_batch_give_way(colour_session, device):
+    notes, left = [], [2]
+
+    class Short:
+        def step_encoded(self, encoded, annotation=None):
+            if left[0]:
+                left[0] -= 1
+                raise torch.cuda.OutOfMemoryError("out of memory")
+            return colour_session.step_encoded(encoded, annotation)
+
+    limit = BatchLimit(8, notes.append)
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    if device == "cpu":  # there the backbone stands still meanwhile
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            _step(Short(), pixels, None, limit, torch.device("cpu"))
+        return
+    assert _step(Short(), pixels, None, limit, torch.device("cuda")).labels.shape == (4, 4)
+    assert limit.frames == 2
+    assert len(notes) == 2
 
 
 def test_queues_are_bounded(fake_model, colour_session):
