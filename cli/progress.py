@@ -53,9 +53,16 @@ class Talker:
     The bar appears only on a terminal, and neither bar nor notes with `quiet`.
     """
 
-    def __init__(self, *, quiet: bool, verbose: int = 0) -> None:
+    def __init__(self, *, quiet: bool, verbose: int = 0, bars: bool = True) -> None:
+        """bars: False where several processes write to one terminal."""
         self.quiet = quiet
         self.verbose = verbose
+        self.bars = bars
+
+    def line(self, text: str) -> None:
+        """A fact that everybody wants to see."""
+        if not self.quiet:
+            self._write(text)
 
     def note(self, text: str) -> None:
         """Something the user may want to know; above the bar where there is one."""
@@ -76,7 +83,7 @@ class Talker:
         """A bar over `total` frames (None: unknown); call what it gives after each one."""
         from tqdm import tqdm
 
-        hidden = self.quiet or not sys.stderr.isatty()
+        hidden = self.quiet or not self.bars or not sys.stderr.isatty()
         with tqdm(
             total=total, desc=title, unit=" frames", disable=hidden, file=sys.stderr, dynamic_ncols=True
         ) as shown:
@@ -91,7 +98,7 @@ class Talker:
 
     def bytes(self) -> ByteBars:
         """Bars for downloads and hashing; see `ByteBars`."""
-        return ByteBars(quiet=self.quiet)
+        return ByteBars(quiet=self.quiet or not self.bars)
 
     def _write(self, text: str) -> None:
         from tqdm import tqdm

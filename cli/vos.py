@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from segic.errors import SegicError, UsageError
+from segic_vos.quality import NAMES, describe_qualities
 
 from .clips import ClipPaths, clip_paths
 from .lazy import INTERRUPTED, Failure, wants_traceback
-from .model_options import LoadedModel, ModelChoice, load, model_options
+from .model_options import ModelChoice, load, model_options
+from .models import DEFAULT as DEFAULT_MODEL
 from .progress import Talker, stoppable, verbosity_options
+from .vos_clip import closing_lines, failed_as_dict, follow_clip
+from .workers import Share, gpus_for, run_workers
 
 if TYPE_CHECKING:
-    from segic_vos.run import Clip
-    from segic_vos.summary import RunSummary
+    from segic_vos.choices import Choices
+    from segic_vos.job import Clip
+    from segic_vos.quality import SizeChoice
+
+_ARGUMENTS = "segic_cli.vos_arguments"  # key of click's context-wide notes
 
 
 @click.group()
@@ -25,7 +34,23 @@ def vos() -> None:
     """Video object segmentation: follow what a mask shows through a video."""
 
 
-@vos.command()
+class _Remembering(click.Command):
+    """Keeps its arguments as they were given, for `run_workers`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from segic_vos.memory import parse_bytes
+
+    return parse_bytes(text)
+
+
+@vos.command(cls=_Remembering)
 @click.argument("videos", metavar="VIDEO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--masks",
@@ -53,9 +78,20 @@ def vos() -> None:
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    default=4,
-    show_default=True,
-    help="Frames that go through the backbone together; halved where memory runs out.",
+    help="Frames that go through the backbone together; halved where memory runs out.  [default: 4]",
+)
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    callback=_bytes,
+    help="Choose --batch so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a CPU of this "
+    "process's.",
+)
+@click.option(
+    "--quality",
+    type=click.Choice(NAMES),
+    help=f"Choose --size by what was measured. {DEFAULT_MODEL}: {describe_qualities(DEFAULT_MODEL)}.  [default: best "
+    "on CUDA devices, else balanced]",
 )
 @model_options
 @verbosity_options
@@ -65,22 +101,32 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     """Follow the objects of the first frame's mask through each VIDEO, a video file or a folder of frames.
 
     Writes masks (masks/NAME.png, with the ids and the palette of the given mask), overlay.mp4 and summary.json.
-    Ctrl-C keeps what is finished; the same command with --resume goes on from there.
+    Ctrl-C keeps what is finished; the same command with --resume goes on from there. Several clips are shared among
+    the host's GPUs, and among the processes of `torchrun -m segic_cli vos run ...`.
     """
-    talker = Talker(quiet=options["quiet"] or options["as_json"], verbose=options["verbose"])
+    share = Share.from_environment()
+    talker = Talker(quiet=options["quiet"] or options["as_json"], verbose=options["verbose"], bars=share.world == 1)
+    choice, chosen = _model_choice(options, share)
     paths = clip_paths(options["videos"], options["masks"], options["out"])
-    clips = [_open(each, options) for each in paths]
-    with talker.bytes() as progress:
-        loaded = load(ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__}), progress)
+    clips = [(each, _open(each, options)) for each in share.take(paths)]
+    gpus = gpus_for(options["device"], len(paths)) if share.world == 1 else 1
+    if gpus > 1 and _ARGUMENTS in ctx.meta:
+        again = [sys.executable, "-m", __package__ or "segic_cli", "vos", "run", *ctx.meta[_ARGUMENTS]]
+        ctx.exit(run_workers(gpus, again))
+    share.divide_cores()
     statuses = []
-    for each, clip in zip(paths, clips, strict=True):
+    if clips:
+        with talker.bytes() as progress:
+            model = load(choice, progress).model
+        said = _Announcer(talker, share)
+    for each, clip in clips:
         try:
             with stoppable():
-                summary = _run_one(each, clip, loaded, talker)
+                summary = follow_clip(each, clip, model, talker, chosen=chosen, on_choices=said, many=len(paths) > 1)
         except SegicError as error:
             if options["as_json"]:
-                click.echo(json.dumps(_stopped(each, error)))
-            if len(clips) == 1 or error.exit_status == INTERRUPTED or wants_traceback(ctx):
+                click.echo(json.dumps(failed_as_dict(each, error)))
+            if len(paths) == 1 or error.exit_status == INTERRUPTED or wants_traceback(ctx):
                 raise
             # The other clips are jobs of their own.
             talker.error(f"{each.title}: {error}")
@@ -89,16 +135,52 @@ def run(ctx: click.Context, /, **options: Any) -> None:
         if options["as_json"]:
             click.echo(json.dumps(summary.as_dict()))
         elif not options["quiet"]:
-            click.echo(_closing_lines(each.title, summary))
+            click.echo(closing_lines(each.title, summary))
+    share.wait_for_others(failed=bool(statuses))
     if statuses:
         raise Failure(f"{len(statuses)} of {len(clips)} clips failed", max(statuses))
 
 
+def _model_choice(options: dict[str, Any], share: Share) -> tuple[ModelChoice, SizeChoice]:
+    """Which model, where and at which size; and how the size came about."""
+    from segic.devices import choose_device
+    from segic_vos.quality import choose_size
+
+    choice = ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__})
+    choice = replace(choice, device=share.device(choice.device))
+    chosen = choose_size(
+        choice.model,
+        quality=options["quality"],
+        size=choice.size,
+        own_weights=choice.weights is not None,
+        device=choose_device(choice.device).type,
+    )
+    return replace(choice, size=chosen.size), chosen
+
+
+class _Announcer:
+    """Says once what the run works with, and again where a later clip takes something else."""
+
+    def __init__(self, talker: Talker, share: Share) -> None:
+        self._talker, self._share = talker, share
+        self._last = ""
+
+    def __call__(self, choices: Choices) -> None:
+        text = str(choices)
+        if self._share.world > 1:
+            text += f", {self._share.world} processes"
+        if text != self._last and self._share.rank == 0:
+            self._talker.line(text)
+        self._last = text
+
+
 def _open(paths: ClipPaths, options: dict[str, Any]) -> Clip:
-    from segic_vos.run import ClipJob, open_clip
+    from segic_vos.job import ClipJob, open_clip
 
     if options["overwrite"] and options["resume"]:
         raise UsageError("--overwrite and --resume exclude each other")
+    if options["batch"] is not None and options["max_memory"] is not None:
+        raise UsageError("--batch and --max-memory exclude each other: --max-memory chooses the batch")
     job = ClipJob(
         video=paths.video,
         masks=paths.masks,
@@ -115,58 +197,6 @@ def _open(paths: ClipPaths, options: dict[str, Any]) -> Clip:
         soft=options["soft"],
         existing="overwrite" if options["overwrite"] else "resume" if options["resume"] else "refuse",
         batch=options["batch"],
+        max_memory=options["max_memory"],
     )
     return open_clip(job)
-
-
-def _run_one(paths: ClipPaths, clip: Clip, loaded: LoadedModel, talker: Talker) -> RunSummary:
-    from segic_vos.run import run_clip
-
-    model = loaded.model
-    talker.detail(f"{paths.title}: {model.name} at {model.config.size} px on {model.device}")
-    with talker.bar(clip.source.info.expected_frames, paths.title) as advance:
-        summary = run_clip(
-            clip,
-            model,
-            on_result=lambda _frame, _result: advance(),
-            note=talker.note,
-        )
-    for item in summary.objects:
-        talker.detail(
-            f"object {item.id}: in {item.frames_present} of {item.frames_followed} frames, "
-            f"mean area {item.area_mean:.0f} px, mean score {item.score:.2f}"
-        )
-    stages = ", ".join(f"{name} {value:g}" for name, value in summary.timings.as_dict().items())
-    talker.detail(f"seconds by stage (they overlap): {stages}")
-    return summary
-
-
-def _closing_lines(title: str, summary: RunSummary) -> str:
-    frames, objects = _count(summary.frames, "frame"), _count(len(summary.objects), "object")
-    speed = f", {summary.timings.fps:.2f} frames/s" if summary.timings.frames else ""
-    rows = [
-        f"  {kind:8} {path}"
-        for kind in ("masks", "overlay", "rle", "soft", "summary")
-        if (path := summary.outputs.get(kind)) is not None
-    ]
-    return "\n".join([f"{title}: {frames}, {objects}{speed}", *rows])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _stopped(paths: ClipPaths, error: SegicError) -> dict[str, Any]:
-    """What --json prints of a clip that failed: its summary, or what stands in for it where nothing was written."""
-    from segic_vos.run import ClipStopped
-
-    if isinstance(error, ClipStopped):
-        return error.summary.as_dict()
-    return {
-        "program": "segic",
-        "status": "failed",
-        "reason": str(error),
-        "video": {"path": str(paths.video)},
-        "frames": 0,
-        "outputs": {},
-    }

@@ -6,72 +6,34 @@ summary = run_clip(clip, segic.load_model("segic-s"))
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from segic.canvas import Canvas
 from segic.config import ModelConfig
 from segic.errors import SegicError
-from segic_vos.frames import Annotation, Frame, FrameResult, Sink, Source
-from segic_vos.masks import Annotations, Form, read_annotations
-from segic_vos.outputs import Existing, Outputs
-from segic_vos.pipeline import Encoder, Stopped, run_pipeline
+from segic_vos.batches import Encoder, is_out_of_memory
+from segic_vos.choices import Choices
+from segic_vos.frames import Annotation, Frame, FrameResult, Sink
+from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
+from segic_vos.memory import DEFAULT_BATCH, Workload, choose_batch
+from segic_vos.pipeline import Stopped, run_pipeline
+from segic_vos.quality import SizeChoice
 from segic_vos.records import FrameRecord, RecordWriter, Statistics
 from segic_vos.resume import Finished, Resumable, finished_frames, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
-from segic_vos.sources import Decoder, SizeChange, SourceWarning, open_source
 from segic_vos.summary import RunSummary, Status, describe_model
 from segic_vos.timings import Timings
 
+__all__ = ["Clip", "ClipJob", "ClipStopped", "VideoModel", "open_clip", "run_clip"]
+
 INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class ClipJob:
-    """What to do with one clip.
-
-    video: a video file or a folder of frames. masks: a mask file, a folder or a glob pattern, see `read_annotations`.
-    out: the output folder. start, end, every: which frames, `end` left out. overlay, rle, soft: what to write beside
-    the masks. batch: frames that go through the backbone together.
-    """
-
-    video: Path
-    masks: Path | str
-    out: Path
-    start: int = 0
-    end: int | None = None
-    every: int = 1
-    decoder: Decoder = "pyav"
-    mask_form: Form = "auto"
-    many_ids: bool = False
-    on_size_change: SizeChange = "error"
-    overlay: bool = True
-    rle: bool = False
-    soft: bool = False
-    existing: Existing = "refuse"
-    batch: int = 4
-
-    def settings(self) -> dict[str, Any]:
-        """Plain values; paths are made absolute, so that a later run can be compared from anywhere."""
-        named = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("existing", "out")}
-        return {**named, "video": str(self.video.absolute()), "masks": str(Path(self.masks).absolute())}
-
-
-@dataclass(frozen=True)
-class Clip:
-    """An opened job whose request has been checked as far as it can be without the model."""
-
-    job: ClipJob
-    source: Source
-    annotations: Annotations
-    outputs: Outputs
-    notes: list[str] = field(default_factory=list)
 
 
 class ClipStopped(SegicError):
@@ -98,30 +60,10 @@ class VideoModel(Encoder, Protocol):
     @property
     def files(self) -> Mapping[str, Path]: ...
 
+    def canvas(self, frame: tuple[int, int], /) -> Canvas: ...
+
 
 Progress = Callable[[Frame, FrameResult], None]
-Note = Callable[[str], None]
-
-
-def open_clip(job: ClipJob) -> Clip:
-    """Open the video, read the masks, judge the output folder. Nothing is written.
-
-    Raises: UsageError for whatever cannot be carried out as given.
-    """
-    notes: list[str] = []
-    with _source_warnings(notes.append):
-        source = open_source(
-            job.video,
-            decoder=job.decoder,
-            start=job.start,
-            end=job.end,
-            every=job.every,
-            on_size_change=job.on_size_change,
-        )
-    annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
-    outputs = Outputs(job.out)
-    outputs.check(job.existing, inputs=(job.video, Path(job.masks)))
-    return Clip(job, source, annotations, outputs, notes)
 
 
 def run_clip(
@@ -130,18 +72,22 @@ def run_clip(
     *,
     on_result: Progress = lambda _frame, _result: None,
     note: Note = lambda _: None,
+    chosen: SizeChoice | None = None,
+    on_choices: Callable[[Choices], None] = lambda _: None,
     make_session: Callable[[VideoModel, bool], Resumable] | None = None,
 ) -> RunSummary:
     """Follow the clip's objects to its end and write everything that its job asks for.
 
     on_result: called after every frame, those of an earlier run included. note: told in words of what is odd in the
-    input. make_session: (model, with probabilities) to a session; `VideoSession` where None.
+    input. chosen: how the model's size came about, for the summary. on_choices: told what the run works with, before
+    the first frame. make_session: (model, with probabilities) to a session; `VideoSession` where None.
 
     Raises: UsageError before anything is written, where the request cannot be carried out; `ClipStopped` where the run
     ended early (a truncated video, a full disk, Ctrl-C): the frames before are written, and the summary too.
     """
     described = describe_model(model.name, model.config, model.device, model.precision, model.files)
-    return _Run(clip, model, described, on_result, note, make_session or _video_session).run()
+    talk = _Talk(on_result, note, on_choices)
+    return _Run(clip, model, described, chosen, talk, (make_session or _video_session)(model, clip.job.soft)).run()
 
 
 def _video_session(model: VideoModel, probabilities: bool) -> Resumable:
@@ -168,6 +114,15 @@ class _Sinks:
         return (self.records, *self.anew, *self.further)
 
 
+@dataclass(frozen=True)
+class _Talk:
+    """Whom to tell what."""
+
+    result: Progress
+    note: Note
+    choices: Callable[[Choices], None]
+
+
 class _Run:
     """The steps of `run_clip`, in order."""
 
@@ -176,17 +131,18 @@ class _Run:
         clip: Clip,
         model: VideoModel,
         described: Mapping[str, Any],
-        on_result: Progress,
-        note: Note,
-        make_session: Callable[[VideoModel, bool], Resumable],
+        chosen: SizeChoice | None,
+        talk: _Talk,
+        session: Resumable,
     ) -> None:
         self._clip, self._job, self._outputs = clip, clip.job, clip.outputs
-        self._model = model
-        self._session = make_session(model, clip.job.soft)
-        self._on_result, self._tell = on_result, note
+        self._model, self._session = model, session
+        self._talk = talk
         self._notes: list[str] = []
         self._told_of_masks = 0
         self._described = described
+        self._chosen = chosen
+        self._choices: Choices | None = None
         self._first: int | None = None
         self._palette: bytes | None = None
         for text in clip.notes:
@@ -202,7 +158,7 @@ class _Run:
                 return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
         if job.soft and not all(self._has_soft(record) for record in finished.records(outputs)):
             self._note("--resume: soft masks are written from here on; finished frames of the earlier run have none")
-        with _source_warnings(self._note):
+        with source_warnings(self._note):
             frames = self._checked_frames()
             outputs.create(job.existing)
             sinks = self._open_sinks(finished)
@@ -246,7 +202,7 @@ class _Run:
                 recent=self._model.config.recent,
                 annotation_of=self._annotation,
                 sinks=sinks.anew,
-                on_result=self._on_result,
+                on_result=self._talk.result,
             )
         except BaseException as error:
             for sink in sinks.all():
@@ -259,8 +215,8 @@ class _Run:
             self._session,
             sinks.all(),
             annotation_of=self._annotation,
-            batch=self._job.batch,
-            on_result=self._on_result,
+            batch=self._choices.batch if self._choices else DEFAULT_BATCH,
+            on_result=self._talk.result,
             note=self._note,
         )
 
@@ -273,7 +229,21 @@ class _Run:
         self._first = first.index
         annotation = self._annotation(first)
         self._palette = annotation.palette if annotation is not None else None
+        self._choose(first.size, len(annotation.ids) if annotation is not None else 1)
         return chain([first], frames)
+
+    def _choose(self, frame: tuple[int, int], objects: int) -> None:
+        """What this run works with. objects: as far as the first frame shows; masks of later frames may bring more."""
+        job, model = self._job, self._model
+        batch, why = job.batch or DEFAULT_BATCH, "--batch" if job.batch else ""
+        if job.max_memory is not None:
+            work = Workload(model.config, model.precision, model.canvas(frame).padded, frame, objects)
+            batch, why = choose_batch(work, model.device, job.max_memory), "--max-memory"
+        self._choices = Choices.of(
+            model.name, model.config.size, model.device, model.precision,
+            chosen=self._chosen, batch=batch, batch_by=why,
+        )  # fmt: skip
+        self._talk.choices(self._choices)
 
     def _annotation(self, frame: Frame) -> Annotation | None:
         found = self._clip.annotations.at(frame, first=frame.index == self._first)
@@ -285,7 +255,7 @@ class _Run:
 
     def _note(self, text: str) -> None:
         self._notes.append(text)
-        self._tell(text)
+        self._talk.note(text)
 
     def _note_unused(self) -> None:
         unused = self._clip.annotations.unused
@@ -312,6 +282,7 @@ class _Run:
             objects=statistics.objects(),
             timings=timings,
             model=self._described,
+            choices={} if self._choices is None else self._choices.as_dict(),
             settings=self._job.settings(),
             outputs={**self._written(), "summary": self._outputs.summary},
             notes=tuple(self._notes),
@@ -333,27 +304,10 @@ class _Run:
         kept = f"{count} finished in {self._outputs.root}"
         if interrupted:
             return ClipStopped(f"stopped: {kept}; the same command with --resume goes on from there", said, INTERRUPTED)
-        if isinstance(cause, torch.cuda.OutOfMemoryError):
+        if is_out_of_memory(cause):
             text = f"out of memory on {self._model.device} even with one frame at a time: give a smaller --size"
             return ClipStopped(f"{text}; {kept}", said, 1)
         if isinstance(cause, SegicError):
             return ClipStopped(f"{cause} ({kept}; --resume goes on from there)", said, cause.exit_status)
         # Anything else is a defect: it keeps its own type and its traceback.
         return cause if cause is not None else stopped
-
-
-@contextmanager
-def _source_warnings(note: Note) -> Iterator[None]:
-    """Turn what a source warns of, in whichever thread, into notes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", SourceWarning)
-        show = warnings.showwarning
-
-        def hear(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            if issubclass(category, SourceWarning):
-                note(str(message))
-            else:
-                show(message, category, *rest)
-
-        warnings.showwarning = hear  # type: ignore[assignment]
-        yield

@@ -27,7 +27,8 @@ class RunSummary:
     """One clip's run.
 
     frames: finished in all, `resumed` of them by an earlier run; `timings` is of this run alone. reason: why a run
-    failed. model, settings: everything needed to repeat it. outputs: what was written, by kind.
+    failed. choices: what the run worked with, see `segic_vos.choices`; empty where nothing was left to do. model,
+    settings: everything needed to repeat it. outputs: what was written, by kind.
     """
 
     status: Status
@@ -37,6 +38,7 @@ class RunSummary:
     objects: tuple[ObjectSummary, ...]
     timings: Timings
     model: Mapping[str, Any]
+    choices: Mapping[str, Any]
     settings: Mapping[str, Any]
     outputs: Mapping[str, Path]
     notes: tuple[str, ...] = ()
@@ -61,6 +63,7 @@ class RunSummary:
             "objects": [asdict(item) for item in self.objects],
             "timings_s": self.timings.as_dict(),
             "peak_memory_mb": peak_memory_mb(),
+            "choices": dict(self.choices),
             "model": dict(self.model),
             "settings": dict(self.settings),
             "versions": versions(),

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from segic.canvas import Canvas
 from segic.errors import UsageError
 from segic_cli.clips import clip_paths
 from segic_cli.main import cli
@@ -396,7 +397,10 @@ def test_nothing_but_results_where_there_is_no_terminal(program, clip):
     done = program("clip.mp4", "--masks", "first.png", "--end", 3)
     assert "\r" not in done.output
     assert "%|" not in done.output
-    assert done.stderr == "note: the first frame gives 2 objects, ids 1, 7\n"
+    note, chosen = done.stderr.splitlines()
+    assert note == "note: the first frame gives 2 objects, ids 1, 7"
+    assert chosen.startswith("fake: balanced, ")
+    assert chosen.endswith(", float32, batch 4")
     assert done.stdout.startswith("clip: 3 frames, 2 objects")
     assert program("clip.mp4", "--masks", "first.png", "--end", 3, "--overwrite", "-q").output == ""
 
@@ -568,3 +572,59 @@ def test_clip_paths_match_by_order_and_by_name(tmp_path):
     (tmp_path / "m/b").rmdir()
     with pytest.raises(UsageError, match=r"neither b\.png nor a folder b"):
         clip_paths(videos, [str(tmp_path / "m")], None)
+
+
+def test_what_is_chosen_is_said_once_and_recorded(program, clip, fake_model, monkeypatch):
+    asked = []
+
+    def load(choice, progress):
+        asked.append(choice.size)
+        return LoadedModel(fake_model, {})
+
+    monkeypatch.setattr("segic_cli.vos.load", load)
+    fake_model.canvas = lambda frame: Canvas.square(frame, 56)
+    monkeypatch.setattr("segic_vos.memory._used", lambda device: 0.0)
+    shutil.copy(clip / "clip.mp4", clip / "other.mp4")
+    both = ("clip.mp4", "other.mp4", "--masks", "first.png", "--masks", "first.png", "--end", 3, "--no-overlay")
+    done = program(*both, "--quality", "fast", "--max-memory", "1G")
+    assert done.exit_code == 0, done.output
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("fake: ")]
+    assert "(--quality)" in said
+    assert "batch 4 (--max-memory)" in said
+    chosen = summary_of("other_segic")["choices"]
+    assert (chosen["quality"], chosen["size_by"], chosen["batch"]) == ("fast", "--quality", 4)
+    assert summary_of("other_segic")["settings"]["max_memory"] == 10**9
+    assert program(*both, "--size", 300, "--overwrite", "--json").stderr == ""
+    assert program(*both, "--overwrite", "--quiet").stderr == ""
+    assert program(*both, "--weights", "mine.safetensors", "--overwrite").exit_code == 0
+    assert asked == [336, 300, 476, None]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--quality", "fast", "--size", 300), ["--quality fast", "--size 300"]),
+        (("--quality", "fast", "--model", "segic-b"), ["segic-b", "--size"]),
+        (("--max-memory", "2G", "--batch", 2), ["--batch", "--max-memory", "exclude"]),
+        (("--max-memory", "lots"), ["'lots'", "800M"]),
+        (("--max-memory", "1M"), ["1 MB", "one frame at a time", "2 objects in 64x48 frames", "--quality"]),
+    ],
+)
+def test_quality_and_memory_that_cannot_be_met(program, clip, fake_model, args, words):
+    fake_model.canvas = lambda frame: Canvas.square(frame, 56)
+    done = program("clip.mp4", "--masks", "first.png", *args)
+    assert done.exit_code == 2, done.output
+    for word in words:
+        assert word in done.output
+    assert not (clip / "clip_segic").exists()
+
+
+def test_a_model_that_finds_no_memory_is_one_line(clip, monkeypatch):
+    def no_memory(*_args, **_more):
+        raise MemoryError("Cannot allocate memory")
+
+    monkeypatch.chdir(clip)
+    monkeypatch.setattr("segic.load_model", no_memory)
+    done = CliRunner().invoke(cli, ["vos", "run", "clip.mp4", "--masks", "first.png"])
+    assert done.exit_code == 1
+    assert done.output == "Error: segic-s does not fit into this machine's memory: Cannot allocate memory\n"

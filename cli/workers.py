@@ -1,0 +1,130 @@
+"""Several processes that share the clips of one command: started by torchrun, or here, one for each GPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from segic.errors import UsageError
+
+from .lazy import INTERRUPTED
+
+T = TypeVar("T")
+
+_POLL = 0.2  # seconds between looks at the others
+_DONE = "segic_vos_done"  # key in torchrun's store: how many processes are through
+
+
+@dataclass(frozen=True)
+class Share:
+    """This process's part: `rank` of `world` in all, `local_rank` of `local_world` on this host. As torchrun counts."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Share:
+        """What torchrun says, or `run_workers`; everything where neither started this process."""
+        if "WORLD_SIZE" not in environment:
+            return cls()
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        said = {name: environment.get(name, "") for name in names}
+        if not all(value.isdecimal() for value in said.values()) or int(said["RANK"]) >= int(said["WORLD_SIZE"]):
+            values = " ".join(f"{name}={value}" for name, value in said.items())
+            raise UsageError(f"the environment has {values}: expected the numbers that torchrun sets, or none of them")
+        return cls(*(int(value) for value in said.values()))
+
+    def take(self, items: Sequence[T]) -> list[T]:
+        """This process's items, in order."""
+        return list(items[self.rank :: self.world])
+
+    def device(self, wanted: str) -> str:
+        """This process's own GPU where any would do; else as wanted."""
+        if self.world == 1 or wanted not in ("auto", "cuda"):
+            return wanted
+        import torch
+
+        if not torch.cuda.is_available():
+            return wanted
+        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+
+    def divide_cores(self) -> None:
+        """Give torch this process's part of the cores; each process by itself would take all, or under torchrun one."""
+        if self.local_world == 1:
+            return
+        import torch
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // self.local_world))
+
+    def wait_for_others(self, failed: bool) -> None:
+        """Called when this process is through. torchrun stops all processes when one fails, so that one ends last."""
+        if self.world == 1 or "MASTER_ADDR" not in os.environ:
+            return
+        from torch.distributed.rendezvous import rendezvous
+
+        store, _, _ = next(iter(rendezvous("env://")))
+        done = store.add(_DONE, 1)
+        while (failed or self._serves()) and done < self.world:
+            time.sleep(_POLL)
+            done = store.add(_DONE, 0)
+
+    def _serves(self) -> bool:
+        """Whether the store lives in this process, so that it must outlive the others."""
+        return self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+def gpus_for(device: str, clips: int) -> int:
+    """How many GPUs of this host can share so many clips; 1 where the user named a device."""
+    if clips < 2 or device not in ("auto", "cuda"):
+        return 1
+    import torch
+
+    return min(clips, torch.cuda.device_count()) if torch.cuda.is_available() else 1
+
+
+def run_workers(count: int, command: Sequence[str]) -> int:
+    """Run `command` in `count` processes, each with its `Share`; returns the largest exit status, that of
+    Ctrl-C where it came.
+
+    They write to this process's outputs. Ctrl-C and SIGTERM are passed on to them, and they are waited for.
+    """
+    workers = [_start(rank, count, command) for rank in range(count)]
+    stopped = False
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while any(worker.poll() is None for worker in workers):
+            try:
+                time.sleep(_POLL)
+            except KeyboardInterrupt:
+                stopped = True
+                _stop(workers)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _stop(workers)
+    statuses = [worker.wait() for worker in workers]
+    if stopped:
+        return INTERRUPTED
+    # A process that a signal ended has a negative status; the shell calls it 128 more than the signal.
+    return max(status if status >= 0 else 128 - status for status in statuses)
+
+
+def _start(rank: int, count: int, command: Sequence[str]) -> subprocess.Popen[bytes]:
+    share = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    environment = {**os.environ, **{name: str(value) for name, value in share.items()}}
+    # In a session of its own, a worker hears of Ctrl-C once, from `run_workers`, not from the terminal as well.
+    return subprocess.Popen(command, env=environment, start_new_session=True)
+
+
+def _stop(workers: Sequence[subprocess.Popen[bytes]]) -> None:
+    for worker in workers:
+        with suppress(OSError):  # it has ended in the meantime
+            worker.terminate()

@@ -1,0 +1,88 @@
+"""What a run works with, chosen by the user or by default, and why: one line before it, and part of its summary."""
+
+from __future__ import annotations
+
+import platform
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segic_vos.quality import SizeChoice
+
+
+@dataclass(frozen=True)
+class Choices:
+    """size: pixels; quality: its name, if it has one; size_by: what decided it. device: as torch names it;
+    device_name: as its maker does. threads: of torch, None on a GPU. precision: of the backbone. batch: frames that go
+    through it together; batch_by: what decided that, "" by default.
+    """
+
+    model: str
+    size: int
+    quality: str | None
+    size_by: str
+    device: str
+    device_name: str
+    threads: int | None
+    precision: str
+    batch: int
+    batch_by: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        size: int,
+        device: torch.device,
+        precision: torch.dtype,
+        *,
+        chosen: SizeChoice | None = None,
+        batch: int,
+        batch_by: str = "",
+    ) -> Choices:
+        """chosen: how the size came about, where that is known."""
+        return cls(
+            model=model,
+            size=size,
+            quality=chosen.quality if chosen else None,
+            size_by=chosen.why if chosen else "",
+            device=str(device),
+            device_name=device_name(device),
+            threads=torch.get_num_threads() if device.type == "cpu" else None,
+            precision=str(precision).removeprefix("torch."),
+            batch=batch,
+            batch_by=batch_by,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        size = f"{self.quality}, {self.size} px" if self.quality else f"{self.size} px"
+        why = f" ({self.size_by})" if self.size_by else ""
+        threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
+        batch = f"batch {self.batch}" + (f" ({self.batch_by})" if self.batch_by else "")
+        return f"{self.model}: {size}{why}; {self.device_name}{threads}, {self.precision}, {batch}"
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's or the GPU's own name, without its trade marks."""
+    name = ""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        name = _processor()
+    return " ".join(re.sub(r"\((R|TM|C)\)|\bCPU\b.*|\bProcessor\b", "", name).split()) or device.type
+
+
+def _processor() -> str:
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+    match = re.search(r"^model name\s*:\s*(.+)$", facts, re.MULTILINE)
+    return match[1] if match else platform.processor()

@@ -1,0 +1,94 @@
+"""`--quality`: which size a model looks at, with what that costs and brings as measured.
+
+Nothing heavy is imported here: `segic vos run --help` shows the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from segic.errors import UsageError
+
+Quality = Literal["fast", "balanced", "best"]
+NAMES: tuple[Quality, ...] = get_args(Quality)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """size: pixels, as `ModelConfig.size`. jf: mean J&F in percent on the eight DAVIS-2016 train sequences that the
+    README names. speed: frames a second of the whole pipeline relative to "balanced", one object, on two CPU cores.
+    None: not measured.
+    """
+
+    size: int
+    jf: float | None = None
+    speed: float | None = None
+
+    def __str__(self) -> str:
+        parts = [f"{self.size} px"]
+        if self.jf is not None:
+            parts.append(f"J&F {self.jf:.1f}")
+        if self.speed is not None:
+            parts.append(f"speed {self.speed:.1f}x")
+        return ", ".join(parts)
+
+
+# "balanced" is the preset's own size.
+QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
+    "segic-s": {
+        "fast": Setting(336),
+        "balanced": Setting(476, jf=79.3, speed=1.0),
+        "best": Setting(672),
+    },
+}
+
+
+@dataclass(frozen=True)
+class SizeChoice:
+    """size: None for the model's own. quality: None where a size was given, or none is known for the model. why: what
+    decided, in words that follow the value: "--quality", "the default on a CPU".
+    """
+
+    size: int | None
+    quality: Quality | None
+    why: str
+
+
+def choose_size(
+    model: str,
+    *,
+    quality: Quality | None = None,
+    size: int | None = None,
+    own_weights: bool = False,
+    device: str = "cpu",
+) -> SizeChoice:
+    """The size to run `model` at.
+
+    own_weights: the decoder is the user's, and knows its own size. device: its type ("cpu", "cuda", "mps"). Where
+    nothing is asked for, CUDA devices take the best quality, since they have the speed to spare, and others the
+    balanced one.
+    Raises UsageError where both are given, and for a model without measured sizes.
+    """
+    if quality is not None and size is not None:
+        raise UsageError(f"--quality {quality} and --size {size} exclude each other: a quality is a size")
+    known = QUALITIES.get(model)
+    if size is not None:
+        return SizeChoice(size, None, "--size")
+    if quality is not None:
+        if known is None:
+            raise UsageError(
+                f"--quality {quality}: no sizes are measured for the model {model}, only for {', '.join(QUALITIES)}; "
+                "give --size instead"
+            )
+        return SizeChoice(known[quality].size, quality, "--quality")
+    if known is None or own_weights:
+        return SizeChoice(None, None, "the model's own")
+    default: Quality = "best" if device == "cuda" else "balanced"
+    return SizeChoice(known[default].size, default, f"the default on {'a CPU' if device == 'cpu' else device.upper()}")
+
+
+def describe_qualities(model: str) -> str:
+    """One line: each quality of a model with what is known of it."""
+    return "; ".join(f"{name}: {setting}" for name, setting in QUALITIES[model].items())

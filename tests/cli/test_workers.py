@@ -1,0 +1,164 @@
+"""Clips shared by several processes, with a tiny model of random weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from segic.errors import UsageError
+from segic_cli.workers import Share, run_workers
+
+HEIGHT, WIDTH = 48, 64
+
+# `segic` with a tiny model instead of the one that is asked for. SLOW: seconds a frame.
+PROGRAM = """
+import importlib.util, os, sys, time
+spec = importlib.util.spec_from_file_location("shared", {shared!r})
+shared = importlib.util.module_from_spec(spec)
+sys.modules["shared"] = shared
+spec.loader.exec_module(shared)
+import segic_cli.vos
+from segic_cli.main import main
+from segic_cli.model_options import LoadedModel
+from segic_vos.session import VideoSession
+
+step = VideoSession.step_encoded
+
+def slow(self, *arguments):
+    time.sleep(float(os.environ.get("SLOW", "0")))
+    return step(self, *arguments)
+
+VideoSession.step_encoded = slow
+segic_cli.vos.load = lambda choice, progress: LoadedModel(shared.build(shared.DENSE), {{}})
+if __name__ == "__main__":
+    main()
+"""
+
+
+def write_clip(path, seed, frames=4):
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(24))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.roll(noise, index, axis=1), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Clips a, b, c and d with masks; c's has another size than its frames. `program.py` runs them."""
+    (tmp_path / "masks").mkdir()
+    for seed, name in enumerate("abcd"):
+        write_clip(tmp_path / f"{name}.mp4", seed)
+        labels = np.zeros((HEIGHT, WIDTH) if name != "c" else (24, 32), np.uint8)
+        labels[8:20, 10:30] = 1 + seed
+        Image.fromarray(labels).save(tmp_path / f"masks/{name}.png")
+    shared = Path(__file__).parents[1] / "segic/conftest.py"
+    (tmp_path / "program.py").write_text(PROGRAM.format(shared=str(shared)))
+    return tmp_path
+
+
+def environment(**more):
+    """Without what another torchrun, around the tests, would have set. One thread in each process, for equal sums."""
+    ranks = {name: value for name, value in os.environ.items() if "RANK" not in name and "WORLD_SIZE" not in name}
+    return {**ranks, "OMP_NUM_THREADS": "1", **more}
+
+
+def torchrun(folder, *args):
+    starter = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [sys.executable, *starter, "program.py", "vos", "run", *args]
+
+
+def masks_of(out):
+    return {path.relative_to(out): path.read_bytes() for path in sorted(out.glob("*/masks/*.png"))}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun has no gloo store there")
+def test_two_processes_of_torchrun_write_what_one_writes_and_a_failing_clip_stops_none(folder, monkeypatch):
+    clips = ["c.mp4", "a.mp4", "b.mp4", "d.mp4", "--masks", "masks", "--json", "--no-overlay"]
+    run = {"cwd": folder, "capture_output": True, "text": True, "check": False, "timeout": 300}
+    one = subprocess.run([sys.executable, "program.py", "vos", "run", *clips, "--out", "one"], env=environment(), **run)
+    assert one.returncode == 2, one.stderr
+    # The process with the failing clip has one more to do, the other two whole ones.
+    two = subprocess.run(torchrun(folder, *clips, "--out", "two"), env=environment(SLOW="0.2"), **run)
+    assert two.returncode != 0
+    assert "c: " in two.stderr
+    assert "1 of 2 clips failed" in two.stderr
+    assert len(masks_of(folder / "one")) == 3 * 4
+    assert masks_of(folder / "one") == masks_of(folder / "two")
+
+    def told(done):
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return sorted((Path(line["video"]["path"]).name, line["status"], line["frames"]) for line in lines)
+
+    assert told(one) == told(two)
+    summaries = [json.loads((folder / f"two/{name}/summary.json").read_text()) for name in "abd"]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert {each["choices"]["threads"] for each in summaries} == {max(1, cores // 2)}
+
+
+def test_workers_share_the_clips_and_the_largest_status_counts(folder, monkeypatch, capfd):
+    for name, value in environment(WORLD_SIZE="").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.chdir(folder)
+    command = [sys.executable, "program.py", "vos", "run", "a.mp4", "b.mp4", "c.mp4", "--masks", "masks", "--json"]
+    assert run_workers(2, [*command, "--no-overlay", "--out", "out"]) == 2
+    lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert sorted(line["status"] for line in lines) == ["complete", "complete", "failed"]
+    assert len(masks_of(folder / "out")) == 2 * 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_workers_and_keeps_what_is_finished(folder, sent):
+    command = [sys.executable, "program.py", "vos", "run", "a.mp4", "b.mp4", "--masks", "masks", "--out", "out"]
+    code = f"import sys; from segic_cli.workers import run_workers; sys.exit(run_workers(2, {command!r}))"
+    first = [folder / f"out/{name}/masks/00000.png" for name in "ab"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=folder, env=environment(SLOW="1.5"), stderr=subprocess.PIPE, text=True
+    ) as running:
+        deadline = time.monotonic() + 120
+        while not all(path.exists() for path in first) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        running.send_signal(sent)
+        said = running.communicate(timeout=60)[1]
+    assert running.returncode == 130, said
+    assert said.count("--resume goes on") == 2
+    assert "Traceback" not in said
+    summaries = [json.loads((folder / f"out/{name}/summary.json").read_text()) for name in "ab"]
+    assert [each["status"] for each in summaries] == ["interrupted", "interrupted"]
+
+
+def test_share():
+    ranks = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+    share = Share.from_environment(ranks)
+    assert share == Share(3, 4, 1, 2)
+    assert share.take("abcdefgh") == ["d", "h"]
+    assert Share.from_environment({}).take("ab") == ["a", "b"]
+    assert [share.device(name) for name in ("cpu", "cuda:5", "mps")] == ["cpu", "cuda:5", "mps"]
+    for wrong in ({**ranks, "RANK": "first"}, {**ranks, "RANK": "4"}, {"WORLD_SIZE": "2"}):
+        with pytest.raises(UsageError, match="torchrun"):
+            Share.from_environment(wrong)
+
+
+def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    share = Share(rank=7, world=8, local_rank=3, local_world=4)
+    assert [share.device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
+    assert Share().device("auto") == "auto"
