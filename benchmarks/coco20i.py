@@ -10,6 +10,7 @@ from segic.errors import UsageError
 from .clips import listing
 from .coco_format import CocoImages, read_coco
 from .one_shot import Episode, OneShotBenchmark, drawn_episodes
+from .result import described
 
 FOLDS = 4
 EPISODES = 1000
@@ -65,7 +66,7 @@ def _listed(images: CocoImages, lists: Path, fold: int) -> dict[str, list[str]]:
         table = json.loads(gzip.decompress(path.read_bytes()) if path == packed else path.read_bytes())
         wanted = {images.categories[int(i)]: [Path(file).name for file in files] for i, files in table.items()}
     except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise UsageError(f"{path} is not a list of COCO-20i (class index to image files): {error!r}") from None
+        raise UsageError(f"{path} is not a list of COCO-20i (class index to image files): {described(error)}") from None
     for name, files in wanted.items():
         missing = [file for file in files if file not in images.entries]
         if missing:

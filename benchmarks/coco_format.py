@@ -14,8 +14,10 @@ from segic.errors import UsageError
 
 from .clips import listing
 from .masks import read_image
+from .result import described
 
 _IMAGE_FOLDERS = ("images", "val2014", "val2017", "train2014", "train2017", ".")
+_SPECK = 32  # area in pixels up to which a thin polygon may cover no pixel at all
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class CocoImages:
     """A dataset in COCO's format.
 
     root: folder of the images. file: the annotation file. categories: class names by index (0 first), in the order of
-    their ids. entries: image name to its entry. instances: image name to its annotations, without
-    crowds and without specks of less than a pixel.
+    their ids. entries: image name to its entry. instances: image name to its annotations, without specks that cover no
+    pixel; crowds are among them, since their pixels belong to the class.
     notes: what was left out.
     """
 
@@ -36,10 +38,10 @@ class CocoImages:
     notes: tuple[str, ...] = ()
 
     def pools(self) -> dict[str, list[str]]:
-        """Class name to the names of the images that show it, in the file's order."""
+        """Class name to the names of the images that show it otherwise than as a crowd, in the file's order."""
         pools: dict[str, list[str]] = {name: [] for name in self.categories}
         for image, annotations in self.instances.items():
-            for category in dict.fromkeys(a["category"] for a in annotations):
+            for category in dict.fromkeys(a["category"] for a in annotations if not a["crowd"]):
                 pools[category].append(image)
         return pools
 
@@ -99,29 +101,36 @@ def _read(root: Path, file: Path) -> CocoImages:
                 partial += 1
                 continue
             # LVIS names its files by their address alone: .../train2017/000000000009.jpg
-            name = image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
-            names[image["id"]] = name
-            entries[name] = image
+            file_name = image.get("file_name") or "/".join(image["coco_url"].split("/")[-2:])
+            names[image["id"]] = file_name
+            entries[file_name] = image
         grouped: dict[str, list[Mapping[str, Any]]] = {name: [] for name in entries}
         for annotation in data["annotations"]:
-            if annotation.get("iscrowd") or annotation["image_id"] not in names or float(annotation.get("area", 1)) < 1:
+            name = names.get(annotation["image_id"])
+            area = float(annotation.get("area", 0))
+            if name is None or (area < _SPECK and _covers_nothing(annotation["segmentation"], entries[name])):
                 continue
-            category = categories[annotation["category_id"]]
-            grouped[names[annotation["image_id"]]].append(
+            grouped[name].append(
                 {
-                    "category": category,
+                    "category": categories[annotation["category_id"]],
                     "segmentation": annotation["segmentation"],
-                    "area": float(annotation.get("area", 1)),
+                    "area": area,
+                    "crowd": bool(annotation.get("iscrowd")),
                 }
             )
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such file; expected annotations in COCO's format") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is not an annotation file in COCO's format: {error!r}") from None
+        raise UsageError(f"{file} is not an annotation file in COCO's format: {described(error)}") from None
     if not entries:
         raise UsageError(f"{file} has no images")
     notes = (f"{partial} of {len(data['images'])} images are not fully annotated and left out",) if partial else ()
     return CocoImages(root, file, tuple(categories.values()), entries, {n: tuple(a) for n, a in grouped.items()}, notes)
+
+
+def _covers_nothing(segmentation: Any, image: Mapping[str, Any]) -> bool:
+    """A class cannot be asked for by an example that shows not one pixel of it."""
+    return not rasterise(segmentation, image["height"], image["width"]).any()
 
 
 def rasterise(segmentation: Any, height: int, width: int) -> NDArray[np.bool_]:

@@ -25,10 +25,11 @@ def _quiet(name: str) -> None:
 
 @dataclass(frozen=True)
 class DavisBenchmark:
-    """year: 2016 (one merged foreground) or 2017 (every object by itself)."""
+    """year: 2016 (one merged foreground) or 2017 (every object by itself). toolkit: who computes J and F."""
 
     year: int
     dataset: VideoDataset
+    toolkit: Toolkit = score_sequence
 
     @property
     def name(self) -> str:
@@ -46,7 +47,6 @@ class DavisBenchmark:
         settings: Mapping[str, Any],
         *,
         shard: Shard | None = None,
-        toolkit: Toolkit = score_sequence,
         progress: Progress = _quiet,
     ) -> Result | None:
         """Save masks to `out/masks`, score them, write `out/result.json`.
@@ -63,7 +63,7 @@ class DavisBenchmark:
         predict((shard or Shard()).select(tasks), follow, out / "masks", progress=progress)
         if not all(is_complete(task, out / "masks") for task in tasks):
             return None
-        result = self.score(out / "masks", settings, truths=truths, toolkit=toolkit)
+        result = self.score(out / "masks", settings, truths=truths)
         write_atomically(out / "result.json", result.to_json())
         return result
 
@@ -73,12 +73,11 @@ class DavisBenchmark:
         settings: Mapping[str, Any],
         *,
         truths: Sequence[Truth] | None = None,
-        toolkit: Toolkit = score_sequence,
         progress: Progress = _quiet,
     ) -> Result:
         """Scores of the masks in `results/SEQUENCE/FRAME.png`, made by anyone."""
         truths = self.truths() if truths is None else truths
-        scores = score_folder(truths, results, toolkit=toolkit, progress=progress)
+        scores = score_folder(truths, results, toolkit=self.toolkit, progress=progress)
         summary = summarise(scores)
         return Result(
             benchmark=self.name,

@@ -15,13 +15,15 @@ RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 class VideoDataset:
     """The sequences to run and score.
 
-    split: the name of the list that they come from. notes: what a reader of the scores must know.
+    split: the name of the list that they come from. resolution: the folder of that name in the layout of DAVIS, None
+    for video files. notes: what a reader of the scores must know.
     """
 
     root: Path
     split: str
     clips: tuple[Clip, ...]
     notes: tuple[str, ...] = ()
+    resolution: str | None = None
 
 
 def find_davis(
@@ -44,6 +46,7 @@ def find_davis(
     if not root.is_dir():
         raise UsageError(f"{root}: there is no such folder; expected a dataset in the layout of DAVIS")
     notes: tuple[str, ...] = ()
+    size: str | None = None
     if (root / "Annotations").is_dir():
         label, names, notes = _choose(root, year, split)
         annotations = _resolution(root / "Annotations", resolution)
@@ -55,7 +58,7 @@ def find_davis(
         for name in wanted:
             if name not in found:
                 raise UsageError(f"sequence {name!r} of {label} has no folder {annotations / name}")
-        clips = tuple(_clip(found[name], frames / name) for name in wanted)
+        clips, size = tuple(_clip(found[name], frames / name) for name in wanted), annotations.name
     else:
         label, beside = "all", _videos(root)
         if split is not None:
@@ -66,7 +69,7 @@ def find_davis(
                 f"files with a folder CLIP_mask beside each; found {listing(root)}"
             )
         clips = tuple(beside[name] for name in _subset(list(beside), sequences, label))
-    return VideoDataset(root, label, clips, notes)
+    return VideoDataset(root, label, clips, notes, size)
 
 
 def _resolution(annotations: Path, wanted: str | None) -> Path:
@@ -87,7 +90,8 @@ def _choose(root: Path, year: int, split: str | None) -> tuple[str, list[str] | 
         for path in tries:
             if path.is_file():
                 return path.stem, _read_list(path), ()
-        raise UsageError(f"split {split!r} was not found; looked for {', '.join(map(str, tries))}")
+        places = f"a file of that name, and in {lists} for {Path(split).stem}.txt"
+        raise UsageError(f"split {split!r} was not found; looked for {places}; found {_lists(root)}")
     if not lists.is_dir():
         return "all", None, ()
     # DAVIS 2016's own archive keeps its lists by resolution, the one of 2017 by year.
@@ -98,8 +102,12 @@ def _choose(root: Path, year: int, split: str | None) -> tuple[str, list[str] | 
     files = sorted(lists.rglob("*.txt"))
     if len(files) == 1:
         return files[0].stem, _read_list(files[0]), (f"the split is the only one there is, {files[0].name}",)
-    found = ", ".join(str(p.relative_to(root)) for p in files) or "no list"
-    raise UsageError(f"{lists / str(year) / 'val.txt'} does not exist; found {found}: choose one with --split")
+    raise UsageError(f"{lists / str(year) / 'val.txt'} does not exist; found {_lists(root)}: choose one with --split")
+
+
+def _lists(root: Path) -> str:
+    """The lists of sequences that there are, for messages."""
+    return ", ".join(str(p.relative_to(root)) for p in sorted((root / "ImageSets").rglob("*.txt"))) or "no list"
 
 
 def _read_list(path: Path) -> list[str]:

@@ -2,11 +2,11 @@
 
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,10 @@ from segic.errors import UsageError
 
 from .clips import listing
 from .masks import read_image, read_labels
-from .result import write_atomically
+from .result import digest, write_atomically
+from .segmenter import Picture, Shot
 
 MINIMUM = 0.01  # of the picture: an example should show its class to more than a few tokens
-Pair = tuple[NDArray[np.uint8], NDArray[np.bool_]]
-Named = tuple[str, NDArray[np.uint8], NDArray[np.bool_]]
 
 
 class LabelledImages(Protocol):
@@ -44,36 +43,40 @@ class ExampleSet(Protocol):
         """What a reader must know, for instance classes without an example."""
         ...
 
-    def has(self, category: str, target: str) -> bool:
-        """Whether there is an example of the class other than the target itself."""
+    def names(self) -> Mapping[str, Sequence[str]]:
+        """By class, the names of all images that serve as examples."""
         ...
 
-    def of(self, category: str, target: str) -> Iterator[Named]:
-        """Names, images (H, W, 3) uint8 and masks (H, W) bool, the target itself left out."""
+    def of(self, category: str, target: str) -> Sequence[Shot]:
+        """Examples of the class, the target itself left out; none where there is no other."""
         ...
 
 
 @dataclass(frozen=True)
 class DrawnExamples:
-    """names: by class, names of `images`. shots: how many of them a target gets. same: targets are of the same set."""
+    """chosen: by class, names of `images`. shots: how many of them a target gets. same: targets are of the same set."""
 
     images: LabelledImages
-    names: Mapping[str, tuple[str, ...]]
+    chosen: Mapping[str, tuple[str, ...]]
     shots: int
     same: bool
     notes: tuple[str, ...] = ()
 
-    def has(self, category: str, target: str) -> bool:
-        return bool(self._chosen(category, target))
+    def names(self) -> Mapping[str, Sequence[str]]:
+        return self.chosen
 
-    def of(self, category: str, target: str) -> Iterator[Named]:
-        index = list(self.images.classes).index(category)
-        for name in self._chosen(category, target):
-            yield name, self.images.image(name), self.images.labels(name) == index
+    def of(self, category: str, target: str) -> Sequence[Shot]:
+        names = [name for name in self.chosen.get(category, ()) if not (self.same and name == target)]
+        return [self._shot(category, name) for name in names[: self.shots]]
 
-    def _chosen(self, category: str, target: str) -> list[str]:
-        names = [name for name in self.names.get(category, ()) if not (self.same and name == target)]
-        return names[: self.shots]
+    def _shot(self, category: str, name: str) -> Shot:
+        def mask() -> NDArray[np.bool_]:
+            shown: NDArray[np.bool_] = self.images.labels(name) == list(self.images.classes).index(category)
+            return shown
+
+        # Targets of another set may have the same names.
+        title = name if self.same else f"example {name}"
+        return Shot(Picture(title, partial(self.images.image, name)), category, mask)
 
 
 def draw_examples(
@@ -86,7 +89,7 @@ def draw_examples(
     of the target itself. cache: a file that keeps the choice, since a large set takes minutes to look through.
     """
     wanted = shots + 1 if same else shots
-    key = {"seed": seed, "wanted": wanted, "images": len(images.names), "classes": len(images.classes)}
+    key = {"seed": seed, "wanted": wanted, "set": digest([list(images.names), list(images.classes)])}
     chosen = _cached(cache, key) if cache is not None else None
     if chosen is None:
         chosen = _look_through(images, wanted, seed)
@@ -94,6 +97,9 @@ def draw_examples(
             write_atomically(cache, json.dumps({"key": key, "chosen": chosen}, indent=1))
     absent = [name for name in images.classes if not chosen.get(name)]
     notes = (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",) if absent else ()
+    if alone := [name for name in images.classes if same and len(chosen.get(name, ())) == 1]:
+        named = ", ".join(alone[:10])
+        notes += (f"{len(alone)} classes are in one image alone, no example for itself; they count 0: {named}",)
     return DrawnExamples(images, {name: tuple(found) for name, found in chosen.items()}, shots, same, notes)
 
 
@@ -124,7 +130,7 @@ def _look_through(images: LabelledImages, wanted: int, seed: int) -> dict[str, l
     }
 
 
-def _cached(path: Path, key: Mapping[str, int]) -> dict[str, list[str]] | None:
+def _cached(path: Path, key: Mapping[str, Any]) -> dict[str, list[str]] | None:
     try:
         data = json.loads(path.read_text())
         return dict(data["chosen"]) if data["key"] == dict(key) else None
@@ -140,23 +146,19 @@ class FolderExamples:
     files: Mapping[str, tuple[tuple[Path, Path], ...]]
     notes: tuple[str, ...] = ()
 
-    def has(self, category: str, target: str) -> bool:
-        return bool(self.files.get(category))
+    def names(self) -> Mapping[str, Sequence[str]]:
+        return {category: [image.name for image, _ in pairs] for category, pairs in self.files.items()}
 
-    def of(self, category: str, target: str) -> Iterator[Named]:
-        for image, mask in self.files[category]:
-            pixels, labels = _read_pair(image, mask)
-            if labels.shape != pixels.shape[:2]:
-                sizes = (
-                    f"{labels.shape[1]}x{labels.shape[0]} pixels and its picture {pixels.shape[1]}x{pixels.shape[0]}"
-                )
-                raise UsageError(f"{mask} is {sizes}")
-            yield str(image), pixels, labels
+    def of(self, category: str, target: str) -> Sequence[Shot]:
+        return [
+            Shot(Picture(str(image), partial(read_image, image)), category, partial(_read_mask, mask))
+            for image, mask in self.files.get(category, ())
+        ]
 
 
-@lru_cache(maxsize=64)
-def _read_pair(image: Path, mask: Path) -> Pair:
-    return read_image(image), read_labels(mask) > 0
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = read_labels(path) > 0
+    return mask
 
 
 def folder_examples(root: Path, classes: Sequence[str], shots: int) -> FolderExamples:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from segic.errors import UsageError
 
-from .result import Result, claim_folder, write_atomically
+from .result import Result, claim_folder, described, write_atomically
 from .shards import Shard
 
 Counts = Mapping[str, tuple[int, int]]
@@ -97,7 +97,9 @@ def _read(folder: Path) -> dict[str, Counts]:
                 entry = json.loads(line)
                 done[entry["key"]] = {name: (int(part), int(whole)) for name, (part, whole) in entry["counts"].items()}
             except (ValueError, KeyError, TypeError) as error:
-                raise UsageError(f"{path}, line {number + 1} is damaged ({error!r}); remove that line") from None
+                raise UsageError(
+                    f"{path}, line {number + 1} is damaged ({described(error)}); remove that line"
+                ) from None
     return done
 
 

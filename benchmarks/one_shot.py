@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from segic.errors import UsageError
 
 from .items import Counts, Record, ratios, score_items
-from .result import Result, versions
-from .segmenter import Segment, Shot
+from .result import Result, digest, versions
+from .segmenter import Picture, Segment, Shot, check_size
 from .shards import Shard
 
 
@@ -61,6 +62,7 @@ class OneShotBenchmark:
     ) -> Result | None:
         """Ask every episode, write `out/result.json`. Resumable; None while another shard's episodes are missing."""
         settings = {"benchmark": self.name, "split": self.split, "episodes": len(self.episodes), **settings}
+        settings["episodes_sha256"] = digest([asdict(episode) for episode in self.episodes])
 
         def work(episode: Episode) -> Counts:
             return self._ask(episode, segment)
@@ -71,21 +73,18 @@ class OneShotBenchmark:
         return score_items(self.episodes, work, conclude, out, "episodes", settings, shard=shard, progress=progress)
 
     def _ask(self, episode: Episode, segment: Segment) -> Counts:
-        text = episode.category.replace("_", " ")
+        category = episode.category
         shots = [
-            Shot(self.images.image(name), self.images.mask(name, episode.category).astype(np.int32), text)
-            for name in episode.examples
+            Shot(self._picture(name), category, partial(self.images.mask, name, category)) for name in episode.examples
         ]
-        target = self.images.image(episode.target)
-        truth = self.images.mask(episode.target, episode.category)
-        if truth.shape != target.shape[:2]:
-            raise UsageError(
-                f"the mask of {episode.target} is {truth.shape[1]}x{truth.shape[0]} pixels and the image "
-                f"{target.shape[1]}x{target.shape[0]}"
-            )
-        found = segment(target, shots).logits[0] > 0
+        found = segment(self._picture(episode.target), [shots])[0] > 0
+        truth = self.images.mask(episode.target, category)
+        check_size(episode.target, truth.shape, found.shape)
         both, either = int(np.count_nonzero(found & truth)), int(np.count_nonzero(found | truth))
-        return {episode.category: (both, either)}
+        return {category: (both, either)}
+
+    def _picture(self, name: str) -> Picture:
+        return Picture(name, partial(self.images.image, name))
 
     def _result(self, records: Sequence[Record], settings: Mapping[str, Any]) -> Result:
         """Intersections and unions are summed by class first; a fold is its classes' mean, the whole the folds'."""
@@ -97,7 +96,8 @@ class OneShotBenchmark:
         value = float(np.mean(list(means.values())))
         figures = {"mIoU": value} | ({f"fold {fold}": mean for fold, mean in means.items()} if len(means) > 1 else {})
         rows = {name: {"mIoU": iou} for classes in by_fold.values() for name, iou in classes.items()}
-        return Result(self.name, "mIoU", value, figures, rows, self.split, settings, versions(), notes=self.notes)
+        notes = (*self.notes, f"mean over {len(rows)} classes, {len(records)} episodes")
+        return Result(self.name, "mIoU", value, figures, rows, self.split, settings, versions(), notes=notes)
 
 
 def drawn_episodes(
@@ -111,7 +111,9 @@ def drawn_episodes(
     if not usable:
         raise UsageError(f"fold {fold}: no class has the {shots + 1} images that {shots} shots and a target take")
     absent = sorted(set(pools) - set(usable))
-    notes = (f"fold {fold}: left out for want of {shots + 1} images: {', '.join(absent)}",) if absent else ()
+    left_out = f"fold {fold}: {len(absent)} of {len(pools)} classes left out for want of {shots + 1} images"
+    named = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+    notes = (f"{left_out}: {named}",) if absent else ()
     draw = random.Random(f"{seed}/{fold}")
     names = list(usable)
     episodes = []

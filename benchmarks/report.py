@@ -35,14 +35,14 @@ class Report:
 
     def header(self) -> list[str]:
         """Heads of the table's columns."""
-        return ["method", "trained parameters", *(column.title for column in self.columns)]
+        return ["method", "trained params", *(column.title for column in self.columns)]
 
     def cells(self) -> list[list[str]]:
         """The table's rows, own ones first."""
         rows = []
         for row in self.own:
             cells = [_own_cell(row.results.get(column.benchmark)) for column in self.columns]
-            rows.append([row.method, "", *cells])
+            rows.append([row.method, "-", *cells])
         paper = (
             [row.method, row.parameters, *(_paper_cell(row, column.benchmark) for column in self.columns)]
             for row in self.paper
@@ -96,6 +96,16 @@ def method_of(result: Result) -> str:
     model: Mapping[str, Any] = result.settings.get("model", {})
     sha = model.get("weights", {}).get("decoder", {}).get("sha256", "")
     return f"{model.get('name', 'unknown model')}" + (f" ({sha[:8]})" if sha else "")
+
+
+def title_of(result: Result) -> str:
+    """What was measured, and the headline figure."""
+    return f"{result.benchmark}, split {result.split}: {result.metric} {percent(result.value)}"
+
+
+def row_columns(result: Result) -> list[str]:
+    """The names of the figures that a result's rows have."""
+    return list(dict.fromkeys(name for figures in result.rows.values() for name in figures))
 
 
 def _own_cell(result: Result | None) -> str:

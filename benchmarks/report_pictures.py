@@ -12,23 +12,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import SegicError
-from segic_vos.palette import colour_index, palette_table
+from segic_vos.palette import colour_index
+from segic_vos.sinks.drawing import draw_overlay
 
 from .masks import read_image, read_labels
 from .result import Result
 
-WIDTH = 420  # pixels of one panel
-_STRENGTH = 0.55
+WIDTH = 480  # pixels of one panel
+# Bright, where the palette of the masks begins with dark red: seen on any picture, and by most colour-blind readers.
+_COLOURS = ((255, 59, 48), (0, 158, 255), (255, 204, 0), (52, 216, 103), (214, 92, 255), (0, 225, 225), (255, 140, 0))
+_PALETTE = bytes(value for row in ((0, 0, 0), *(_COLOURS * 37)[:255]) for value in row)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame: its score 0..1, and a JPEG with the truth on the left and the prediction on the right, as a data URI."""
+    """A frame: its score 0..1, and a JPEG with the truth on the left and the prediction on the right, as a data URI.
+
+    truth, prediction: the share of the frame that the objects cover, 0..1.
+    """
 
     sequence: str
     frame: str
     score: float
     data: str
+    truth: float
+    prediction: float
 
 
 def worst_frames(result: Result, count: int) -> list[Picture]:
@@ -43,43 +51,40 @@ def worst_frames(result: Result, count: int) -> list[Picture]:
     pictures = []
     for score, sequence, frame in sorted(lowest)[:count]:
         try:
-            panels = _panels(result, sequence, frame)
+            truth, prediction = (read_labels(_file(result, kind, sequence, frame)) for kind in ("truth", "prediction"))
+            pixels = _frame(result, sequence, frame, truth.shape)
         except (OSError, SegicError):
             continue
-        pictures.append(Picture(sequence, frame, score, _data_uri(panels)))
+        data = _data_uri(np.concatenate([_overlay(pixels, truth), _overlay(pixels, prediction)], axis=1))
+        shares = (float(np.mean(labels > 0)) for labels in (truth, prediction))
+        pictures.append(Picture(sequence, frame, score, data, *shares))
     return pictures
 
 
-def _panels(result: Result, sequence: str, frame: str) -> NDArray[np.uint8]:
-    where = {"sequence": sequence, "frame": frame}
-    masks = [read_labels(Path(result.files[kind].format(**where))) for kind in ("truth", "prediction")]
-    pixels = _frame(result, sequence, frame, masks[0].shape)
-    return np.concatenate([_overlay(pixels, mask) for mask in masks], axis=1)
+def _file(result: Result, kind: str, sequence: str, frame: str) -> Path:
+    return Path(result.files[kind].format(sequence=sequence, frame=frame))
 
 
 def _frame(result: Result, sequence: str, frame: str, size: tuple[int, ...]) -> NDArray[np.uint8]:
     """The frame's picture; black where the result does not know of one."""
-    where = {"sequence": sequence, "frame": frame}
     if "frame" in result.files:
-        return read_image(Path(result.files["frame"].format(**where)))
+        return read_image(_file(result, "frame", sequence, frame))
     if "video" in result.files:
         from segic_vos.sources import open_source
 
         index = list(result.frames[sequence]).index(frame) + 1  # the first frame is not scored
-        video = Path(result.files["video"].format(**where))
+        video = _file(result, "video", sequence, frame)
         pixels: Iterator[NDArray[np.uint8]] = (f.pixels for f in open_source(video, start=index, end=index + 1))
         return next(pixels)
     return np.zeros((size[0], size[1], 3), np.uint8)
 
 
 def _overlay(pixels: NDArray[np.uint8], labels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    height = round(pixels.shape[0] * WIDTH / pixels.shape[1])
-    small = cv2.resize(pixels, (WIDTH, height), interpolation=cv2.INTER_AREA)
-    # The colours' rows first, since they fit 8 bits whatever the ids.
-    rows = cv2.resize(colour_index(labels), (WIDTH, height), interpolation=cv2.INTER_NEAREST)
-    colours = palette_table(None)[rows]
-    mixed = np.where(rows[..., None] > 0, (1 - _STRENGTH) * small + _STRENGTH * colours, small)
-    return mixed.astype(np.uint8)
+    size = WIDTH, round(pixels.shape[0] * WIDTH / pixels.shape[1])
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    # The colours' rows, since they fit 8 bits whatever the ids.
+    rows = np.asarray(cv2.resize(colour_index(labels), size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    return draw_overlay(small, rows, _PALETTE, 0.45)
 
 
 def _data_uri(pixels: NDArray[np.uint8]) -> str:

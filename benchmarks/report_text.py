@@ -3,19 +3,22 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from textwrap import fill
 from typing import Any
 
-from .report import FOLD_HEADER, Report, method_of
+from .report import FOLD_HEADER, Report, method_of, row_columns, title_of
 from .result import Result
 from .table import percent, text_table
 
+_CONFIG = "model.config."
 
-def as_text(report: Report) -> str:
-    """For a terminal: the table, then what was measured."""
-    parts = [text_table(report.header(), report.cells()), "\n".join(report.remarks)]
+
+def as_text(report: Report, width: int = 100) -> str:
+    """For a terminal of `width` characters: the table, then what was measured."""
+    parts = [text_table(report.header(), report.cells(), width), _wrapped(report.remarks, width)]
     if folds := report.folds():
-        parts.append("COCO-20i by fold\n" + text_table(FOLD_HEADER, folds))
-    parts += [f"{_title(result)}\n" + "\n".join(settings_lines(result)) for result in report.results]
+        parts.append("COCO-20i by fold\n" + text_table(FOLD_HEADER, folds, width))
+    parts += [_wrapped([_title(result), *settings_lines(result)], width) for result in report.results]
     return "\n\n".join(parts) + "\n"
 
 
@@ -26,7 +29,7 @@ def as_markdown(report: Report) -> str:
     if folds := report.folds():
         parts.append("## COCO-20i by fold\n\n" + _markdown_table(FOLD_HEADER, folds))
     for result in report.results:
-        columns = list(next(iter(result.rows.values()), result.figures))
+        columns = row_columns(result)
         rows = [[name, *(percent(figures.get(c)) for c in columns)] for name, figures in result.rows.items()]
         parts.append(f"## {_escaped(_title(result))}")
         parts.append("\n".join(f"- {_escaped(line)}" for line in settings_lines(result)))
@@ -49,13 +52,21 @@ def as_json(report: Report) -> str:
 
 
 def settings_lines(result: Result) -> list[str]:
-    """A result's settings and versions, one "name: value" a line."""
-    lines = [f"{name}: {value}" for name, value in _flat(result.settings)]
+    """A result's settings and versions, one "name: value" a line, the model's configuration in one."""
+    settings = _flat(result.settings)
+    config = [(name.removeprefix(_CONFIG), value) for name, value in settings if name.startswith(_CONFIG)]
+    lines = [f"{name}: {value}" for name, value in settings if not name.startswith(_CONFIG)]
+    if config:
+        lines.append("model.config: " + "; ".join(f"{name} {value}" for name, value in config))
     return [*lines, "versions: " + ", ".join(f"{name} {v}" for name, v in result.versions.items())]
 
 
 def _title(result: Result) -> str:
-    return f"{result.benchmark}, {result.split}: {result.metric} {percent(result.value)}, {method_of(result)}"
+    return f"{title_of(result)}, {method_of(result)}"
+
+
+def _wrapped(lines: Sequence[str], width: int) -> str:
+    return "\n".join(fill(line, width, subsequent_indent="  ", break_long_words=False) for line in lines)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -1,5 +1,6 @@
 """A benchmark's outcome as a file: the figures, and all that is needed to get them again."""
 
+import hashlib
 import json
 import os
 import platform
@@ -39,24 +40,38 @@ class Result:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
-        """The file's text. It holds no times and no machine names, so equal runs give equal files."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        """The file's text. It holds no times and no machine names, so equal runs give equal files.
+
+        The order of figures and rows is kept, since tables follow it.
+        """
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
 
 
 def load_result(path: Path) -> Result:
     """Read a result file, or `result.json` of a folder. Raises UsageError, naming the file."""
     file = path / "result.json" if path.is_dir() else path
+    if not file.is_file() and (file.parent / "settings.json").is_file():
+        raise UsageError(f"{file.parent} holds a run that is not finished; the same command goes on with it")
     try:
         data = json.loads(file.read_text())
         version = data.pop("format")
         if version != FORMAT:
             raise UsageError(f"{file} has format {version!r}; this version reads format {FORMAT}")
         data["notes"] = tuple(data["notes"])
-        return Result(**data)
+        result = Result(**data)
+        for name in ("figures", "rows", "settings", "versions", "frames", "files"):
+            if not isinstance(getattr(result, name), dict):
+                raise TypeError(f"{name} is not a table")
+        return result
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such file; expected what a `segic bench` command wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is not a result of `segic bench`: {error!r}") from None
+        raise UsageError(f"{file} is not a result of `segic bench`, as result.json is: {described(error)}") from None
+
+
+def described(error: Exception) -> str:
+    """What an exception says, with its kind; not its repr, which for text that is none holds the whole file."""
+    return f"{type(error).__name__}: {error}"
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -70,7 +85,12 @@ def write_atomically(path: Path, text: str) -> None:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that the figures depend on."""
     installed = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in _PACKAGES}
-    return {"python": platform.python_version(), **installed}
+    return {"python": platform.python_version(), **{name: installed[name] for name in sorted(installed)}}
+
+
+def digest(data: Any) -> str:
+    """The first 16 digits of the sha256 of what JSON can say, to tell in the settings whether two lists are equal."""
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()[:16]
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:

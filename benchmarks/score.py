@@ -1,7 +1,7 @@
 """Scoring saved masks against a sequence's own."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,14 +54,27 @@ def _check_files(truth: Truth, results: Path) -> None:
         raise UsageError(
             f"{folder}: there is no such folder; the results lack sequence {truth.clip.name}. Found {listing(results)}"
         )
-    files = pictures(folder)
-    for name in truth.clip.names[1:-1]:
+    check_frames(folder, pictures(folder), truth.clip.names[1:-1], truth.clip.names)
+
+
+def check_frames(folder: Path, files: Mapping[str, Path], needed: Sequence[str], frames: Sequence[str]) -> None:
+    """Raises UsageError, naming a file, where the masks in `folder` are not those of `frames`, or not PNGs.
+
+    needed: the frames that must have one.
+    """
+    strange = [path for name, path in files.items() if name not in frames]
+    for name in needed:
         if name not in files:
-            raise UsageError(f"{folder / name}.png is missing; {len(files)} of {len(truth.clip.names)} masks are there")
-    for name, path in files.items():
-        if name not in truth.clip.masks:
-            first, last = truth.clip.names[0], truth.clip.names[-1]
-            raise UsageError(f"{path} belongs to no frame of {truth.clip.name}; its frames are {first} to {last}")
+            found = f"{len(files) - len(strange)} of {len(frames)} masks are there"
+            others = f", and {len(strange)} files that belong to no frame, {strange[0].name} first" if strange else ""
+            raise UsageError(f"{folder / name}.png is missing; {found}{others}")
+    if strange:
+        raise UsageError(
+            f"{strange[0]} belongs to no frame of {folder.name}; its frames are {frames[0]} to {frames[-1]}"
+        )
+    for path in files.values():
+        if path.suffix.lower() != ".png":
+            raise UsageError(f"{path} is not a PNG; masks are scored from PNGs, since other formats change the ids")
 
 
 def _score(truth: Truth, folder: Path, toolkit: Toolkit) -> SequenceScores:

@@ -1,92 +1,128 @@
 """What image benchmarks ask of a model: masks of a target image from example images with masks."""
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from segic.images import Prompt
-    from segic.model import SEGIC, Encoded
+from segic.errors import UsageError
 
-_KEPT = 64  # examples' features in memory; a few megabytes each
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segic.model import SEGIC, Context, Encoded
+    from segic.text import TextEncoder
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_LIMIT = 768 * 2**20  # bytes of encoded images, and of examples; segic-s has about 12 MB an image and 3 an example
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image of a dataset. name: equal names are equal images. read: gives (H, W, 3) uint8 RGB."""
+
+    name: str
+    read: Callable[[], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
 class Shot:
-    """One example.
+    """One example of a class: a picture, and where it shows the class. mask: gives (H, W) bool."""
 
-    image: (H, W, 3) uint8. labels: (H, W) ids, 0 is background. text: the class's name, or None. key: equal for equal
-    shots that come again for other targets, None for those that do not.
-    """
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.int32]
-    text: str | None = None
-    key: str | None = None
-
-
-@dataclass(frozen=True)
-class Masks:
-    """ids: the examples' ids. logits: (len(ids), H, W) float32 at the target's size; above 0 is inside."""
-
-    ids: tuple[int, ...]
-    logits: NDArray[np.float32]
+    picture: Picture
+    category: str
+    mask: Callable[[], NDArray[np.bool_]]
 
 
 class Segment(Protocol):
-    """Masks of what the examples show, on the target. Equal ids in several examples mean the same thing."""
+    """Find on the target what is asked for: N things, each with its examples.
 
-    def __call__(self, target: NDArray[np.uint8], shots: Sequence[Shot], /) -> Masks: ...
+    Returns (N, H, W) float32 logits at the target's size; above 0 is inside.
+    """
+
+    def __call__(self, target: Picture, asked: Sequence[Sequence[Shot]], /) -> NDArray[np.float32]: ...
 
 
 class ModelSegment:
     """The segic model. A class's name is given to models that take text; what comes again is encoded once."""
 
-    def __init__(self, model: "SEGIC") -> None:
+    def __init__(self, model: "SEGIC", text: "TextEncoder | None" = None) -> None:
+        """text: for models that take text; without it, the one that belongs to them."""
         self._model = model
-        self._takes_text = model.config.instructions.meta == "text"
-        self._prompts: OrderedDict[str, Prompt] = OrderedDict()
-        self._target: tuple[NDArray[np.uint8], Encoded] | None = None
+        self._text = text
+        self._encodings: _Kept[str, Encoded] = _Kept(_LIMIT)
+        self._contexts: _Kept[tuple[str, str], Context] = _Kept(_LIMIT)
+        self._latest: tuple[str, Encoded] | None = None  # many classes are asked of one target in several calls
 
-    def __call__(self, target: NDArray[np.uint8], shots: Sequence[Shot]) -> Masks:
-        from segic.images import segment_encoded
+    def __call__(self, target: Picture, asked: Sequence[Sequence[Shot]]) -> NDArray[np.float32]:
+        from segic.images import Prompt, segment_encoded
 
-        found = segment_encoded(self._model, self._encoded(target), self._joined([self._prompt(s) for s in shots]))
-        return Masks(found.ids, found.logits)
+        contexts = [self._context(shot, id_) for id_, shots in enumerate(asked, start=1) for shot in shots]
+        ids = tuple(range(1, len(asked) + 1))
+        meta = self._meta([shots[0].category for shots in asked])
+        return segment_encoded(self._model, self._encoded(target), Prompt(tuple(contexts), ids, meta)).logits
 
-    def _encoded(self, target: NDArray[np.uint8]) -> "Encoded":
+    def _encoded(self, picture: Picture) -> "Encoded":
         from segic.images import to_batch
 
-        if self._target is None or self._target[0] is not target:
-            self._target = target, self._model.encode(to_batch(target))[0]
-        return self._target[1]
+        if self._latest is not None and self._latest[0] == picture.name:
+            return self._latest[1]
+        encoded = self._encodings.get(picture.name, lambda: self._model.encode(to_batch(picture.read()))[0])
+        self._latest = picture.name, encoded
+        return encoded
 
-    def _prompt(self, shot: Shot) -> "Prompt":
-        from segic.images import Example
+    def _context(self, shot: Shot, id_: int) -> "Context":
+        """The example, as one of the entity `id_`."""
+        made = self._contexts.get((shot.picture.name, shot.category), lambda: self._new_context(shot))
+        return replace(made, entities=(id_,))
 
-        if shot.key is not None and shot.key in self._prompts:
-            self._prompts.move_to_end(shot.key)
-            return self._prompts[shot.key]
-        prompt = self._model.prepare([Example(shot.image, shot.labels, shot.text if self._takes_text else None)])
-        if shot.key is not None:
-            self._prompts[shot.key] = prompt
-            if len(self._prompts) > _KEPT:
-                self._prompts.popitem(last=False)
-        return prompt
-
-    @staticmethod
-    def _joined(prompts: Sequence["Prompt"]) -> "Prompt":
-        """One prompt of several examples' own."""
+    def _new_context(self, shot: Shot) -> "Context":
         import torch
 
-        from segic.images import Prompt
+        encoded, mask = self._encoded(shot.picture), shot.mask()
+        check_size(shot.picture.name, mask.shape, encoded.canvas.frame)
+        if not mask.any():
+            raise UsageError(f"{shot.picture.name} is an example of {shot.category} and its mask shows nothing of it")
+        return self._model.context(encoded, torch.from_numpy(mask)[None], (1,))
 
-        first = {id_: (prompt, row) for prompt in reversed(prompts) for row, id_ in enumerate(prompt.ids)}
-        ids = tuple(sorted(first))
-        rows = [prompt.meta[row] for prompt, row in (first[id_] for id_ in ids) if prompt.meta is not None]
-        meta = torch.stack(rows) if rows else None
-        return Prompt(tuple(context for prompt in prompts for context in prompt.contexts), ids, meta)
+    def _meta(self, categories: Sequence[str]) -> "Tensor | None":
+        """(N, 768) text features, None for models that take none."""
+        if self._model.config.instructions.meta != "text":
+            return None
+        from segic.text import class_prompt, default_text
+
+        self._text = self._text or default_text(self._model.device)
+        return self._text([class_prompt(category.replace("_", " ")) for category in categories])
+
+
+def check_size(name: str, labels: tuple[int, ...], image: tuple[int, ...]) -> None:
+    """Raises UsageError where the labels of a picture are not of its (height, width)."""
+    if labels != image:
+        raise UsageError(f"the labels of {name} are {labels[1]}x{labels[0]} pixels and the image {image[1]}x{image[0]}")
+
+
+class _Kept(Generic[K, V]):
+    """Dataclasses of tensors by key, until they take `limit` bytes; what comes later is made anew each time.
+
+    Nothing makes room for the new: examples come in the same order for every target, so that each would be thrown out
+    just before it is wanted again.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._values: dict[K, V] = {}
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """The value of `key`, made where it is not kept."""
+        if key in self._values:
+            return self._values[key]
+        value = make()
+        size = sum(getattr(part, "nbytes", 0) for part in vars(value).values())
+        if size <= self._left:
+            self._left -= size
+            self._values[key] = value
+        return value

@@ -8,12 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from segic.errors import UsageError
-
 from .examples import ExampleSet
 from .items import Counts, Record, ratios, score_items
-from .result import Result, versions
-from .segmenter import Segment, Shot
+from .result import Result, digest, versions
+from .segmenter import Picture, Segment, check_size
 from .shards import Shard
 
 VOID = -1
@@ -84,6 +82,8 @@ class SemanticBenchmark:
             "split": self.split,
             "classes_known": self.classes_known,
             "images": len(self.images.names),
+            "images_sha256": digest(list(self.images.names)),
+            "examples_sha256": digest(self.examples.names()),
             **settings,
         }
         targets = [Target(name) for name in self.images.names]
@@ -98,14 +98,10 @@ class SemanticBenchmark:
 
     def _score(self, name: str, segment: Segment) -> Counts:
         image, truth = self.images.image(name), self.images.labels(name)
-        if truth.shape != image.shape[:2]:
-            raise UsageError(
-                f"the labels of {name} are {truth.shape[1]}x{truth.shape[0]} pixels and the image "
-                f"{image.shape[1]}x{image.shape[0]}"
-            )
+        check_size(name, truth.shape, image.shape[:2])
         present = [int(c) for c in np.unique(truth) if c != VOID]
         asked = present if self.classes_known else range(len(self.images.classes))
-        found = self._segment(name, image, asked, segment)
+        found = self._segment(Picture(name, lambda: image), truth.shape, asked, segment)
         if not self.images.background:
             found[truth == VOID] = VOID
         counts = {}
@@ -116,25 +112,20 @@ class SemanticBenchmark:
         return counts
 
     def _segment(
-        self, name: str, image: NDArray[np.uint8], asked: Sequence[int], segment: Segment
+        self, target: Picture, size: tuple[int, ...], asked: Sequence[int], segment: Segment
     ) -> NDArray[np.int32]:
         """(H, W) class indices: the class with the largest logit. With background, -1 where none is above 0."""
         # Only the largest logit so far is kept: hundreds of classes at full size would not fit.
-        best = np.full(image.shape[:2], 0 if self.images.background else -np.inf, np.float32)
-        found = np.full(image.shape[:2], VOID, np.int32)
-        shown = [index for index in asked if self.examples.has(self.images.classes[index], name)]
+        best = np.full(size, 0 if self.images.background else -np.inf, np.float32)
+        found = np.full(size, VOID, np.int32)
+        examples = {index: self.examples.of(self.images.classes[index], target.name) for index in asked}
+        shown = [index for index in asked if examples[index]]
         for start in range(0, len(shown), self.at_once):
-            shots = []
-            for index in shown[start : start + self.at_once]:
-                category = self.images.classes[index]
-                for key, pixels, mask in self.examples.of(category, name):
-                    # Ids count from 1: 0 is a label map's background.
-                    shots.append(Shot(pixels, mask.astype(np.int32) * (index + 1), category, f"{category}/{key}"))
-            masks = segment(image, shots)
-            for id_, logits in zip(masks.ids, masks.logits, strict=True):
+            together = shown[start : start + self.at_once]
+            for index, logits in zip(together, segment(target, [examples[i] for i in together]), strict=True):
                 better = logits > best
                 best[better] = logits[better]
-                found[better] = id_ - 1
+                found[better] = index
         return found
 
     def _result(self, records: Sequence[Record], settings: Mapping[str, Any]) -> Result:

@@ -14,7 +14,7 @@ from segic.errors import UsageError
 from .clips import listing
 from .items import Counts, Record, ratios, score_items
 from .masks import read_image
-from .result import Result, versions
+from .result import Result, described, digest, versions
 from .shards import Shard
 
 ALPHA = 0.1  # of the larger side of the target's bounding box
@@ -61,6 +61,7 @@ class SpairBenchmark:
     ) -> Result | None:
         """PCK over all key points, and as the mean over pairs. Resumable; None while another shard's are missing."""
         settings = {"benchmark": self.name, "split": self.split, "pairs": len(self.pairs), "alpha": ALPHA, **settings}
+        settings["pairs_sha256"] = digest([pair.key for pair in self.pairs])
 
         def work(pair: Pair) -> Counts:
             found = match(read_image(pair.source), read_image(pair.target), pair.source_points)
@@ -115,7 +116,7 @@ def _pair(path: Path, images: Path) -> Pair:
         left, top, right, bottom = (float(v) for v in data["trg_bndbox"])
         files = [images / category / str(data[key]) for key in ("src_imname", "trg_imname")]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not a pair of SPair-71k: {error!r}") from None
+        raise UsageError(f"{path} is not a pair of SPair-71k: {described(error)}") from None
     if source.shape != target.shape or not len(source):
         raise UsageError(f"{path} has {len(source)} key points in the source and {len(target)} in the target")
     limit = ALPHA * max(right - left, bottom - top)

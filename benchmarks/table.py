@@ -5,15 +5,28 @@ from collections.abc import Mapping, Sequence
 from .result import Result
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to their widest entry; the first to the left, numbers to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Columns padded to their widest entry; the first to the left, numbers to the right.
 
-    def line(row: Sequence[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        return "  ".join(cells).rstrip()
+    A table of more than `width` characters goes on below itself: columns that find no room follow in a table of their
+    own, beside the first column again.
+    """
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    blocks: list[list[int]] = [[]]
+    for column in range(1, len(header)):
+        taken = widths[0] + sum(2 + widths[i] for i in (*blocks[-1], column))
+        if width is not None and blocks[-1] and taken > width:
+            blocks.append([])
+        blocks[-1].append(column)
+    return "\n\n".join(_block(lines, widths, block) for block in blocks)
 
-    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+def _block(lines: Sequence[Sequence[str]], widths: Sequence[int], columns: Sequence[int]) -> str:
+    """The first column and those given."""
+    padded = ["  ".join([line[0].ljust(widths[0]), *(line[i].rjust(widths[i]) for i in columns)]) for line in lines]
+    rule = "  ".join("-" * widths[i] for i in (0, *columns))
+    return "\n".join(line.rstrip() for line in [padded[0], rule, *padded[1:]])
 
 
 def percent(value: float | None) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 
 from segic.errors import UsageError
 
-from .clips import listing
+from .clips import listing, pictures
 from .follow import Follow
 from .masks import Labels, ids_in, read_labels
 from .metrics import boundary_measure, boundary_radius, region_similarity
 from .predict import Task, is_complete, predict
 from .result import Result, claim_folder, versions, write_atomically
+from .score import check_frames
 from .shards import Shard
 from .yvos_layout import YvosDataset, YvosVideo
 
@@ -107,6 +108,8 @@ class YvosBenchmark:
 
 def _score_video(video: YvosVideo, folder: Path, seen: frozenset[str] | None) -> dict[str, ObjectScore]:
     entries = video.entries()
+    if folder.is_dir():
+        check_frames(folder, pictures(folder), (), video.clip.names)
     order = {name: index for index, name in enumerate(video.clip.names)}
     values: dict[int, list[tuple[float, float]]] = {}
     found: set[int] = set()

@@ -13,6 +13,7 @@ from segic_vos.frames import Annotation
 
 from .clips import Clip, listing, pictures
 from .masks import Labels, ids_in, read_labels, read_palette
+from .result import described
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _read_meta(path: Path) -> dict[str, Any] | None:
         for video in videos.values():
             video["objects"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a meta.json of YouTube-VOS: {error!r}") from None
+        raise UsageError(f"{path} is not a meta.json of YouTube-VOS: {described(error)}") from None
     return dict(videos)
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import get_terminal_size
 
 import click
+
+from segic.errors import UsageError
 
 _SUFFIXES = {".txt": "text", ".md": "markdown", ".json": "json", ".html": "html", ".htm": "html"}
 
@@ -32,12 +35,16 @@ def report(results: tuple[Path, ...], out: Path | None, form: str | None, pictur
     from segic_benchmarks.report_text import as_json, as_markdown, as_text
     from segic_benchmarks.result import load_result, write_atomically
 
+    if out is not None and out.is_dir():
+        raise UsageError(f"--out {out} is a folder; give the file that the report is to be")
     made = make_report([load_result(path) for path in results])
     form = form or _SUFFIXES.get(out.suffix.lower() if out else "", "text")
     if form == "html":
         text = as_html(made, pictures=pictures)
+    elif form == "text":
+        text = as_text(made) if out else as_text(made, get_terminal_size(fallback=(100, 0)).columns)
     else:
-        text = {"text": as_text, "markdown": as_markdown, "json": as_json}[form](made)
+        text = {"markdown": as_markdown, "json": as_json}[form](made)
     if out is None:
         click.echo(text, nl=False)
     else:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic_benchmarks.masks import write_labels
-from segic_benchmarks.segmenter import Masks, Shot
+from segic_benchmarks.segmenter import Picture, Shot
 from segic_vos.frames import Annotation, FrameResult
 
 SHAPE = (40, 48)
@@ -94,18 +94,15 @@ class ByColour:
         self.right = right
         self.calls: list[int] = []
 
-    def __call__(self, target: NDArray[np.uint8], shots: Sequence[Shot]) -> Masks:
-        self.calls.append(len(shots))
-        colours: dict[int, NDArray[np.float64]] = {}
-        for shot in shots:
-            for id_ in np.unique(shot.labels[shot.labels > 0]).tolist():
-                colours.setdefault(id_, shot.image[shot.labels == id_].mean(axis=0))
-        ids = tuple(sorted(colours))
-        logits = np.full((len(ids), *target.shape[:2]), -1, np.float32)
-        for row, id_ in enumerate(ids):
-            logits[row][np.abs(target - colours[id_]).sum(axis=2) < 1] = 1
-        logits[:, :, int(target.shape[1] * self.right) :] = -1
-        return Masks(ids, logits)
+    def __call__(self, target: Picture, asked: Sequence[Sequence[Shot]]) -> NDArray[np.float32]:
+        self.calls.append(sum(map(len, asked)))
+        pixels = target.read()
+        logits = np.full((len(asked), *pixels.shape[:2]), -1, np.float32)
+        for row, shots in enumerate(asked):
+            colours = [shot.picture.read()[shot.mask()].mean(axis=0) for shot in shots]
+            logits[row][np.abs(pixels - colours[0]).sum(axis=2) < 1] = 1
+        logits[:, :, int(pixels.shape[1] * self.right) :] = -1
+        return logits
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -110,7 +111,7 @@ def test_other_layouts_are_named(davis: Path, spoil: Callable[[Path], object], m
 
 
 def test_unknown_split_and_sequence(davis: Path) -> None:
-    with pytest.raises(UsageError, match=r"split 'test-dev' was not found; looked for .*test-dev\.txt"):
+    with pytest.raises(UsageError, match=r"split 'test-dev' was not found; .*ImageSets for test-dev\.txt; found .*all"):
         find_davis(davis, 2017, split="test-dev")
     with pytest.raises(UsageError, match=r"no sequence bear in split 'val'; it has one, two"):
         find_davis(davis, 2017, sequences=["bear"])
@@ -239,6 +240,17 @@ def spoil_truncated(r: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
 
+def spoil_names(r: Path) -> None:
+    for path in (r / "two").iterdir():
+        path.rename(path.with_name(f"frame_{path.name}"))
+
+
+def spoil_jpeg(r: Path) -> None:
+    for path in (r / "two").iterdir():
+        Image.fromarray(read_labels(path).astype(np.uint8)).save(path.with_suffix(".jpg"))
+        path.unlink()
+
+
 def spoil_soft(r: Path) -> None:
     Image.fromarray(np.arange(40 * 48, dtype=np.uint16).reshape(40, 48).astype(np.uint8)).save(r / "two/00003.png")
 
@@ -253,6 +265,8 @@ def spoil_soft(r: Path) -> None:
             r"two: there is no such folder; the results lack sequence two\. Found one/",
         ),
         (lambda r: shutil.rmtree(r), "there is no such folder"),
+        (spoil_names, r"two/00001\.png is missing; 0 of 5 .* 5 files that belong to no frame, frame_00000\.png first"),
+        (spoil_jpeg, r"two/00000\.jpg is not a PNG"),
         (spoil_size, r"two/00003\.png is 47x40 pixels and the truth 48x40"),
         (spoil_extra_object, r"two/00003\.png has object 9; the objects of two are 1, 2"),
         (spoil_missing_object, r"two: object 2 of two is in none of its 5 masks"),
@@ -365,7 +379,7 @@ def test_official_toolkit_is_used_where_it_is_installed(
     monkeypatch.setitem(sys.modules, "davis2017", ModuleType("davis2017"))
     monkeypatch.setitem(sys.modules, "davis2017.metrics", fake)
     results = perfect(davis, tmp_path / "results", "one", "two")
-    result = bench(davis).score(results, {}, toolkit=find_toolkit("official"))
+    result = replace(bench(davis), toolkit=find_toolkit("official")).score(results, {})
     assert (result.figures["J mean"], result.figures["F mean"], result.value) == (0.25, 0.75, 0.5)
 
 

@@ -1,91 +1,133 @@
 """How benchmarks use the segic model: through features that are computed once."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 import segic.images
 import segic_vos.prompts
 import segic_vos.session
 from segic.config import ModelConfig
-from segic.images import Example, Prompt, Segmentation
+from segic.errors import UsageError
+from segic.images import Prompt
+from segic.text import class_prompt
+from segic_benchmarks import segmenter
 from segic_benchmarks.follow import following
 from segic_benchmarks.models import model_settings
-from segic_benchmarks.segmenter import ModelSegment, Shot
+from segic_benchmarks.segmenter import ModelSegment, Picture, Shot
 from segic_vos.frames import Annotation, Frame, FrameResult
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What the model below makes of a picture or an example."""
+
+    pixels: torch.Tensor
+    canvas: SimpleNamespace
+    entities: tuple[int, ...] = ()
+
+
 class CountingModel:
-    """Counts what it encodes; its prompts carry ids and a text feature that is ten times the id."""
+    """Counts what it encodes."""
 
     def __init__(self, meta: str) -> None:
         self.config = SimpleNamespace(instructions=SimpleNamespace(meta=meta))
         self.device = torch.device("cpu")
-        self.prepared: list[Example] = []
         self.encoded = 0
 
-    def encode(self, images: torch.Tensor) -> list[NDArray[np.uint8]]:
+    def encode(self, images: torch.Tensor) -> list[Seen]:
         self.encoded += len(images)
-        return list(images.permute(0, 2, 3, 1).numpy())
+        return [Seen(image, SimpleNamespace(frame=tuple(image.shape[1:]))) for image in images]
 
-    def prepare(self, examples: list[Example]) -> Prompt:
-        self.prepared += examples
-        ids = tuple(int(i) for i in np.unique(examples[0].mask) if i)
-        meta = torch.tensor([[10.0 * i] for i in ids]) if self.config.instructions.meta == "text" else None
-        return Prompt((f"context {len(self.prepared)}",), ids, meta)  # type: ignore[arg-type]
+    def context(self, image: Seen, masks: torch.Tensor, entities: Sequence[int]) -> Seen:
+        return replace(image, pixels=image.pixels * masks, entities=tuple(entities))
 
 
-def shot(id_: int, key: str | None = None) -> Shot:
-    labels = np.zeros((4, 6), np.int32)
-    labels[1:3, 1:3] = id_
-    return Shot(np.zeros((4, 6, 3), np.uint8), labels, f"thing {id_}", key)
+def picture(name: str, size: tuple[int, int] = (4, 6)) -> Picture:
+    return Picture(name, lambda: np.full((*size, 3), ord(name[0]), np.uint8))
+
+
+def shot(name: str, category: str, *, pixels: int = 4) -> Shot:
+    mask = np.zeros((4, 6), np.bool_)
+    mask[1, :pixels] = True
+    return Shot(picture(name), category, lambda: mask)
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
-    prompts: list[Prompt] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Seen, Prompt]]:
+    """What the model is asked: targets and prompts. All its answers are zeros."""
+    calls: list[tuple[Seen, Prompt]] = []
 
-    def segment_encoded(model: object, target: NDArray[np.uint8], prompt: Prompt) -> Segmentation:
-        prompts.append(prompt)
-        maps = np.zeros((len(prompt.ids), *target.shape[:2]), np.float32)
-        return Segmentation(maps > 0, maps, maps[:, 0, 0], maps, prompt.ids)
+    def segment_encoded(model: object, target: Seen, prompt: Prompt) -> SimpleNamespace:
+        calls.append((target, prompt))
+        return SimpleNamespace(logits=np.zeros((len(prompt.ids), *target.canvas.frame), np.float32))
 
     monkeypatch.setattr(segic.images, "segment_encoded", segment_encoded)
-    return prompts
+    return calls
 
 
-def test_examples_are_joined_by_id(asked: list[Prompt]) -> None:
-    segment = ModelSegment(CountingModel("text"))  # type: ignore[arg-type]
-    found = segment(np.zeros((4, 6, 3), np.uint8), [shot(7), shot(2), shot(7)])
-    assert found.ids == (2, 7)
-    assert asked[0].ids == (2, 7)
-    assert asked[0].contexts == ("context 1", "context 2", "context 3")
-    assert asked[0].meta is not None
-    assert asked[0].meta.tolist() == [[20.0], [70.0]]
+def test_things_asked_for_are_numbered_in_order(asked: list[tuple[Seen, Prompt]]) -> None:
+    segment = ModelSegment(CountingModel("constant"))  # type: ignore[arg-type]
+    segment(picture("t"), [[shot("a", "cat"), shot("b", "cat")], [shot("c", "dog")]])
+    segment(picture("u"), [[shot("c", "dog")]])  # the same example under another number
+    (target, first), (_, second) = asked
+    assert int(target.pixels[0, 0, 0]) == ord("t")
+    assert [(int(c.pixels.max()), c.entities) for c in first.contexts] == [
+        (ord("a"), (1,)),
+        (ord("b"), (1,)),
+        (ord("c"), (2,)),
+    ]
+    assert (first.ids, first.meta) == ((1, 2), None)
+    assert [(int(c.pixels.max()), c.entities) for c in second.contexts] == [(ord("c"), (1,))]
 
 
-def test_what_comes_again_is_encoded_once(asked: list[Prompt]) -> None:
+def test_what_comes_again_is_encoded_once(asked: list[tuple[Seen, Prompt]], monkeypatch: pytest.MonkeyPatch) -> None:
     model = CountingModel("constant")
     segment = ModelSegment(model)  # type: ignore[arg-type]
-    target = np.zeros((4, 6, 3), np.uint8)
     for _ in range(3):
-        segment(target, [shot(1, "a"), shot(2, "b"), shot(3)])
-    assert len(model.prepared) == 2 + 3  # the one without a key each time
-    assert model.encoded == 1
-    assert asked[0].meta is None
-    segment(target.copy(), [shot(1, "a")])
-    assert model.encoded == 2
+        for target in "tab":
+            segment(picture(target), [[shot("a", "cat")], [shot("b", "dog")], [shot("a", "dog")]])
+    assert model.encoded == 3  # targets and examples alike
+    monkeypatch.setattr(segmenter, "_LIMIT", 100)  # bytes: room for one picture of 72
+    model, answers = CountingModel("constant"), len(asked)
+    segment = ModelSegment(model)  # type: ignore[arg-type]
+    for _ in range(3):
+        segment(picture("t"), [[shot("a", "cat")], [shot("b", "dog")]])
+    # The first one, "a", is kept: its encoding, and its example. "b" and "t" are made anew each time.
+    assert model.encoded == 1 + 2 * 3
+    assert [len(prompt.contexts) for _, prompt in asked[answers:]] == [2, 2, 2]
 
 
-@pytest.mark.parametrize(("meta", "text"), [("text", "thing 1"), ("constant", None)])
-def test_names_go_to_models_that_take_text(asked: list[Prompt], meta: str, text: str | None) -> None:
-    model = CountingModel(meta)
-    ModelSegment(model)(np.zeros((4, 6, 3), np.uint8), [shot(1)])  # type: ignore[arg-type]
-    assert model.prepared[0].text == text
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Shot(picture("a"), "cat", lambda: np.ones((6, 4), np.bool_)), "labels of a are 4x6 pixels and the image 6x4"),
+        (shot("a", "cat", pixels=0), "a is an example of cat and its mask shows nothing of it"),
+    ],
+)
+def test_examples_that_cannot_be_used_are_named(wrong: Shot, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ModelSegment(CountingModel("constant"))(picture("t"), [[wrong]])  # type: ignore[arg-type]
+
+
+def test_names_go_to_models_that_take_text(asked: list[tuple[Seen, Prompt]]) -> None:
+    prompts: list[str] = []
+
+    def text(words: Sequence[str]) -> torch.Tensor:
+        prompts.extend(words)
+        return torch.arange(float(len(words)))[:, None]
+
+    segment = ModelSegment(CountingModel("text"), text)  # type: ignore[arg-type]
+    segment(picture("t"), [[shot("a", "hot_dog")], [shot("b", "cat")]])
+    assert prompts == [class_prompt("hot dog"), class_prompt("cat")]
+    meta = asked[0][1].meta
+    assert meta is not None
+    assert meta.tolist() == [[0.0], [1.0]]
 
 
 def test_following_batches_the_frames_of_each_clip_anew(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,10 +135,10 @@ def test_following_batches_the_frames_of_each_clip_anew(monkeypatch: pytest.Monk
         def __init__(self, model: object, *, meta: object) -> None:
             self.seen = 0
 
-        def step_encoded(self, encoded: NDArray[np.uint8], annotation: Annotation | None = None) -> FrameResult:
+        def step_encoded(self, encoded: Seen, annotation: Annotation | None = None) -> FrameResult:
             self.seen += 1
             given = annotation.ids if annotation else ()
-            return FrameResult(encoded[..., 0].astype(np.int32) + 100 * self.seen, given)
+            return FrameResult(encoded.pixels[0].numpy().astype(np.int32) + 100 * self.seen, given)
 
     monkeypatch.setattr(segic_vos.session, "VideoSession", Session)
     monkeypatch.setattr(segic_vos.prompts, "video_meta", lambda model: None)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from segic.errors import UsageError
 from segic_benchmarks.coco20i import coco20i
+from segic_benchmarks.coco_format import read_coco
 from segic_benchmarks.fss1000 import fss1000
 from segic_benchmarks.lvis92i import lvis92i
 from segic_benchmarks.one_shot import drawn_episodes, episodes_of_every_image
@@ -35,7 +36,7 @@ def test_episodes_are_fixed_by_the_seed() -> None:
     assert one == again != other
     assert len({e.key for e in one}) == 50
     assert {e.category for e in one} == {"cat", "dog"}
-    assert notes == ("fold 0: left out for want of 2 images: emu",)
+    assert notes == ("fold 0: 1 of 3 classes left out for want of 2 images: emu",)
     for episode in one:
         assert episode.target in POOLS[episode.category]
         assert episode.target not in episode.examples
@@ -110,6 +111,39 @@ def test_images_that_are_not_fully_annotated_are_left_out(coco: MakeCoco) -> Non
     bench = coco20i(root, episodes=10, annotations=root / "partial.json")
     assert "4 of 16 images are not fully annotated" in bench.notes[0]
     assert all(int(e.target.split(".")[0]) >= 4 for e in bench.episodes)
+
+
+def test_crowds_are_pixels_of_their_class_and_no_examples(coco: MakeCoco) -> None:
+    root = coco("instances.json", 4, 16)
+    data = json.loads((root / "instances.json").read_text())
+    crowd = next(a for a in data["annotations"] if a["image_id"] == 1 and a["category_id"] == 10)
+    crowd["iscrowd"] = 1
+    (root / "instances.json").write_text(json.dumps(data))
+    images = read_coco(root, ("instances.json",))
+    assert images.mask("000000000000.png", "thing 0").sum() == 64
+    assert "000000000000.png" not in images.pools()["thing 0"]
+    assert "000000000000.png" in images.pools()["thing 1"]
+
+
+def test_specks_that_cover_no_pixel_are_left_out(coco: MakeCoco) -> None:
+    root = coco("instances.json", 4, 16)
+    data = json.loads((root / "instances.json").read_text())
+    thin, small = (a for a in data["annotations"] if a["image_id"] == 1)
+    thin |= {"segmentation": [[4.1, 2.1, 4.2, 2.1, 4.2, 20.1, 4.1, 20.1]], "area": 1.8}
+    small |= {"segmentation": [[4, 2, 5, 2, 5, 3, 4, 3]], "area": 1.0}
+    (root / "instances.json").write_text(json.dumps(data))
+    shown = read_coco(root, ("instances.json",)).instances["000000000000.png"]
+    assert [annotation["category"] for annotation in shown] == ["thing 1"]
+
+
+def test_other_episodes_do_not_go_on_with_a_run(coco: MakeCoco, by_colour: NewSegment, tmp_path: Path) -> None:
+    root = coco("instances.json", 4, 16)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "val_fold2.json").write_text(json.dumps({"2": [f"{i:012d}.png" for i in (2, 6)]}))
+    coco20i(root, folds=[2], episodes=4).run(by_colour(), tmp_path / "out", {})
+    with pytest.raises(UsageError, match=r"other settings .*episodes_sha256 was"):
+        coco20i(root, folds=[2], episodes=4, lists=lists).run(by_colour(), tmp_path / "out", {})
 
 
 def test_coco_layouts_that_are_not(coco: MakeCoco, tmp_path: Path, by_colour: NewSegment) -> None:
@@ -199,7 +233,7 @@ def test_fss1000(fss: Path, by_colour: NewSegment, tmp_path: Path) -> None:
     result = bench.run(by_colour(0.5), tmp_path / "out", {})
     assert result is not None
     assert result.rows == {"bus": {"mIoU": 0.5}, "hotel_slipper": {"mIoU": 0.5}}
-    assert result.notes == ("2 classes; the published test set has 240",)
+    assert result.notes == ("2 classes; the published test set has 240", "mean over 2 classes, 20 episodes")
 
 
 def test_fss1000_layouts_that_are_not(fss: Path, tmp_path: Path) -> None:

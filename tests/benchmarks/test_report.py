@@ -22,6 +22,7 @@ from segic_benchmarks.report_html import as_html
 from segic_benchmarks.report_pictures import worst_frames
 from segic_benchmarks.report_text import as_json, as_markdown, as_text
 from segic_benchmarks.result import Result, load_result
+from segic_benchmarks.table import text_table
 
 MODEL = {"model": {"name": "segic-s", "weights": {"decoder": {"sha256": "0123456789abcdef"}}}}
 
@@ -59,8 +60,8 @@ def test_rows_by_model_columns_by_benchmark() -> None:
     report = make_report([result("fss1000", 0.8), result("coco20i", 0.5), result("fss1000", 0.9, settings=other)])
     assert report.header()[2:] == ["COCO-20i", "FSS-1000"]
     cells = report.cells()
-    assert cells[0] == ["segic-s (01234567)", "", "50.0", "80.0"]
-    assert cells[1] == ["segic-l-80k", "", "-", "90.0"]
+    assert cells[0] == ["segic-s (01234567)", "-", "50.0", "80.0"]
+    assert cells[1] == ["segic-l-80k", "-", "-", "90.0"]
     assert ["SEGIC (L)", "5M", "76.1", "86.8"] in cells
     assert all("XMem" not in row[0] for row in cells)  # it has neither
 
@@ -102,6 +103,8 @@ def test_text_and_markdown_and_json() -> None:
     text = as_text(report)
     assert "SEGIC (G)" in text
     assert "model.weights.decoder.sha256: 0123456789abcdef" in text
+    configured = result("fss1000", 0.5, settings={"model": {"name": "m", "config": {"size": 476, "layers": [6, 9]}}})
+    assert "\nmodel.config: size 476; layers 6, 9\n" in as_text(make_report([configured]))
     markdown = as_markdown(report)
     lines = [line for line in markdown.splitlines() if line.startswith("| ")]
     assert len({line.count("|") - 2 * line.count("\\|") for line in lines[:5]}) == 1
@@ -151,6 +154,8 @@ def test_html_is_whole_and_needs_nothing_else(run: Result) -> None:
     assert "<dog>" not in page
     assert "http" not in page
     assert parser.seen.count("rect") == 2 + 2  # sequences one and two, not the objects of two; two classes
+    assert page.count("<h3>J&amp;F</h3>") == page.count("<h3>mIoU</h3>") == 1  # the bars show the headline figure
+    assert "truth (6.7% of the frame)" in page  # sequence "two": 2 x 64 of 40 x 48 pixels
 
 
 def test_worst_frames(run: Result) -> None:
@@ -159,13 +164,36 @@ def test_worst_frames(run: Result) -> None:
     assert pictures[0].score == min(pictures[0].score, pictures[1].score)
     with Image.open(BytesIO(base64.b64decode(pictures[0].data.split(",")[1]))) as image:
         pixels = np.asarray(image).astype(int)
-    assert pixels.shape == (350, 840, 3)
+    assert pixels.shape == (400, 960, 3)
     # Object 1 is red on both sides; on the right it is where it was in frame 0, three pixels further left.
-    scale = 420 / 48
+    scale = 480 / 48
     row = round(6 * scale)
-    left, right = pixels[row, : 840 // 2, 0], pixels[row, 840 // 2 :, 0]
+    left, right = pixels[row, : 960 // 2, 0], pixels[row, 960 // 2 :, 0]
     assert abs(np.flatnonzero(left > 50)[0] - 7 * scale) < 6
     assert abs(np.flatnonzero(right > 50)[0] - 4 * scale) < 6
+
+
+def test_objects_are_shown_where_there_is_one_sequence(
+    davis: Path, tmp_path: Path, copying: Callable[[], Session]
+) -> None:
+    DavisBenchmark(2017, find_davis(davis, 2017, sequences=["two"])).run(stepping(copying), tmp_path / "out", MODEL)
+    page = as_html(make_report([load_result(tmp_path / "out")]), pictures=0)
+    assert [label for label in ("two", "two/1", "two/2") if f">{label}</text>" in page] == ["two/1", "two/2"]
+
+
+def test_figures_keep_their_order(run: Result) -> None:
+    assert list(run.figures) == ["J&F", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay"]
+    assert "| | J&F | J mean |" in as_markdown(make_report([run])).replace("|  |", "| |")
+
+
+def test_a_wide_table_goes_on_below() -> None:
+    results = [result(column.benchmark, 0.5) for column in COLUMNS]
+    text = as_text(make_report(results), 80)
+    assert max(map(len, text.splitlines())) <= 80
+    table = text.split("\n\nsegic-s (01234567), COCO-20i")[0]
+    assert table.count("SEGIC (L)") == 2
+    assert all(column.title in table for column in COLUMNS)
+    assert text_table(["a", "b"], [["1", "2"]]) == text_table(["a", "b"], [["1", "2"]], 1)  # never less than one
 
 
 def test_pictures_are_left_out_where_the_data_is_gone(run: Result, tmp_path: Path) -> None:
@@ -183,6 +211,17 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UsageError, match=r"x\.json is not a result of `segic bench`"):
             load_result(path)
+    path.write_bytes(b"\x89PNG" + 200 * b"\xff")
+    with pytest.raises(UsageError, match=r"UnicodeDecodeError.*byte 0x89") as raised:
+        load_result(path)
+    assert len(str(raised.value)) < 200 + len(str(path))  # not the file's contents
+    odd = json.loads(result("coco20i", 0.5).to_json()) | {"rows": 3}
+    path.write_text(json.dumps(odd))
+    with pytest.raises(UsageError, match="rows is not a table"):
+        load_result(path)
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(UsageError, match="holds a run that is not finished"):
+        load_result(tmp_path)
     path.write_text('{"format": 2}')
     with pytest.raises(UsageError, match="has format 2; this version reads format 1"):
         load_result(path)

@@ -1,7 +1,8 @@
 """Semantic segmentation: ADE20K, PC-459, A-847, COCO, with examples from training sets and from folders."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 
 from segic.errors import UsageError
 from segic_benchmarks.coco_semantic import coco_semantic
-from segic_benchmarks.examples import draw_examples
+from segic_benchmarks.examples import DrawnExamples, draw_examples
 from segic_benchmarks.label_maps import LAYOUTS, label_map_benchmark
-from segic_benchmarks.segmenter import Segment
+from segic_benchmarks.segmenter import Picture, Segment, Shot
 from segic_benchmarks.shards import Shard
 
 NewSegment = Callable[..., Segment]
@@ -168,16 +169,24 @@ class Shares:
 
 def test_examples_show_their_class_to_a_hundredth() -> None:
     drawn = draw_examples(Shares(), shots=2, seed=0, same=False)
-    assert set(drawn.names["grass"]) == {"30", "40"}
+    assert set(drawn.chosen["grass"]) == {"30", "40"}
     assert drawn.notes == ("no example of 1 classes: bee",)
     # Where too few do, those that show it most come after them.
-    assert draw_examples(Shares(), shots=4, seed=0, same=False).names["grass"][2:] == ("0.5", "0.2")
+    assert draw_examples(Shares(), shots=4, seed=0, same=False).chosen["grass"][2:] == ("0.5", "0.2")
 
 
 def test_a_target_is_never_its_own_example() -> None:
     drawn = draw_examples(Shares(), shots=1, seed=0, same=True)
     for name in ("30", "40"):
-        assert [key for key, _, _ in drawn.of("grass", name)] == ["40" if name == "30" else "30"]
+        assert [shot.picture.name for shot in drawn.of("grass", name)] == ["40" if name == "30" else "30"]
+
+
+def test_a_class_of_one_image_is_no_silent_zero() -> None:
+    images = Shares()
+    images.names = ("30",)
+    note = "1 classes are in one image alone, no example for itself; they count 0: grass"
+    assert note in draw_examples(images, shots=1, seed=0, same=True).notes
+    assert note not in draw_examples(images, shots=1, seed=0, same=False).notes
 
 
 def test_the_choice_of_examples_is_kept(tmp_path: Path) -> None:
@@ -186,10 +195,13 @@ def test_the_choice_of_examples_is_kept(tmp_path: Path) -> None:
     data = json.loads(cache.read_text())
     data["chosen"]["grass"] = ["0.1"]
     cache.write_text(json.dumps(data))
-    assert draw_examples(Shares(), shots=1, seed=0, same=False, cache=cache).names["grass"] == ("0.1",)
-    assert draw_examples(Shares(), shots=2, seed=0, same=False, cache=cache).names["grass"] != ("0.1",)
+    assert draw_examples(Shares(), shots=1, seed=0, same=False, cache=cache).chosen["grass"] == ("0.1",)
+    assert draw_examples(Shares(), shots=2, seed=0, same=False, cache=cache).chosen["grass"] != ("0.1",)
+    other = Shares()
+    other.names = ("0.2", "0.5", "35", "0.1", "45")  # as many images
+    assert "30" not in draw_examples(other, shots=2, seed=0, same=False, cache=cache).chosen["grass"]
     cache.write_text("{")
-    assert draw_examples(Shares(), shots=1, seed=0, same=False, cache=cache).names == first.names
+    assert draw_examples(Shares(), shots=1, seed=0, same=False, cache=cache).chosen == first.chosen
 
 
 def test_examples_from_a_folder(
@@ -214,6 +226,19 @@ def test_examples_from_a_folder(
         label_map_benchmark(LAYOUTS["ade20k"], root, examples=root)
 
 
+def test_other_examples_do_not_go_on_with_a_run(
+    make: Callable[[str], Path], by_colour: NewSegment, tmp_path: Path
+) -> None:
+    root = make("ade20k")
+    bench = label_map_benchmark(LAYOUTS["ade20k"], root)
+    bench.run(by_colour(), tmp_path / "out", {})
+    assert isinstance(bench.examples, DrawnExamples)
+    chosen = {**bench.examples.chosen, "class 0": ("training_00000003",)}
+    assert chosen != bench.examples.chosen
+    with pytest.raises(UsageError, match=r"other settings .*examples_sha256 was"):
+        replace(bench, examples=replace(bench.examples, chosen=chosen)).run(by_colour(), tmp_path / "out", {})
+
+
 # --- COCO ---------------------------------------------------------------------------------------------------------
 
 
@@ -232,7 +257,7 @@ def test_coco_semantic_from_one_file(coco: Callable[..., Path], by_colour: NewSe
     bench = coco_semantic(coco("instances.json", 3, 6))
     for name in bench.images.names:
         for category in bench.images.classes:
-            assert name not in [key for key, _, _ in bench.examples.of(category, name)]
+            assert name not in [shot.picture.name for shot in bench.examples.of(category, name)]
     result = bench.run(by_colour(), tmp_path / "out", {})
     assert result is not None
     assert result.value == 1.0
@@ -241,12 +266,12 @@ def test_coco_semantic_from_one_file(coco: Callable[..., Path], by_colour: NewSe
 def test_coco_background_counts(coco: Callable[..., Path], tmp_path: Path, by_colour: NewSegment) -> None:
     pytest.importorskip("pycocotools", reason="COCO's format needs the extra `coco`")
 
-    def everywhere(target: NDArray[np.uint8], shots: object) -> object:
-        masks = by_colour()(target, shots)  # type: ignore[arg-type]
-        masks.logits[masks.ids.index(1)] += 3  # class 0 is seen everywhere
-        return masks
+    def everywhere(target: Picture, asked: Sequence[Sequence[Shot]]) -> NDArray[np.float32]:
+        logits = by_colour()(target, asked)
+        logits[[shots[0].category for shots in asked].index("thing 0")] += 3
+        return logits
 
-    result = coco_semantic(coco("instances.json", 2, 4)).run(everywhere, tmp_path / "out", {})  # type: ignore[arg-type]
+    result = coco_semantic(coco("instances.json", 2, 4)).run(everywhere, tmp_path / "out", {})
     assert result is not None
     # Every image shows both classes: 64 and 32 pixels in turn, of 768.
     assert result.rows["thing 0"]["mIoU"] == pytest.approx((64 + 32) / (2 * 768))

@@ -172,6 +172,17 @@ def test_bad_results_name_the_file(yvos: Path, tmp_path: Path) -> None:
         bench.score(results, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("00021.png", r"00021\.png belongs to no frame of dogs"), ("00005.jpg", "is not a PNG")]
+)
+def test_files_that_are_no_masks_of_the_video(yvos: Path, tmp_path: Path, name: str, message: str) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(yvos / "valid" / "Annotations", results)
+    shutil.move(results / "dogs/00005.png", results / "dogs" / name)
+    with pytest.raises(UsageError, match=message):
+        YvosBenchmark(2018, find_yvos(yvos)).score(results, {})
+
+
 def test_an_object_that_was_forgotten_is_no_silent_zero(yvos: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     shutil.copytree(yvos / "valid/Annotations", results)

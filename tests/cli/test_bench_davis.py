@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import segic_benchmarks.follow
-import segic_cli.bench_davis
+import segic_cli.bench_video
 from segic_benchmarks.follow import Follow, stepping
 from segic_benchmarks.masks import write_labels
 from segic_cli.main import cli
@@ -48,7 +48,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
         return stepping(Copying)
 
     description = {"model": {"name": "fake", "weights": {"decoder": {"sha256": "ab" * 32}}}}
-    monkeypatch.setattr(segic_cli.bench_davis, "load_model", lambda **options: (None, description))
+    monkeypatch.setattr(segic_cli.bench_video, "load_model", lambda **options: (None, description))
     monkeypatch.setattr(segic_benchmarks.follow, "following", following)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 import segic_benchmarks.matching
 import segic_benchmarks.segmenter
 import segic_cli.bench_images
-from segic_benchmarks.segmenter import Masks, Shot
+from segic_benchmarks.segmenter import Picture, Shot
 from segic_cli.main import cli
 
 RED, GREEN = (200, 30, 30), (30, 200, 30)
@@ -26,11 +26,10 @@ class ByColour:
     def __init__(self, model: object) -> None:
         assert model == "the model"
 
-    def __call__(self, target: NDArray[np.uint8], shots: Sequence[Shot]) -> Masks:
-        ids = tuple(sorted({int(shot.labels.max()) for shot in shots}))
-        colours = {int(s.labels.max()): s.image[s.labels > 0].mean(axis=0) for s in shots}
-        near = [np.abs(target - colours[id_]).sum(axis=2) < 1 for id_ in ids]
-        return Masks(ids, np.stack(near).astype(np.float32) * 2 - 1)
+    def __call__(self, target: Picture, asked: Sequence[Sequence[Shot]]) -> NDArray[np.float32]:
+        colours = [shots[0].picture.read()[shots[0].mask()].mean(axis=0) for shots in asked]
+        near = [np.abs(target.read() - colour).sum(axis=2) < 1 for colour in colours]
+        return np.stack(near).astype(np.float32) * 2 - 1
 
 
 @pytest.fixture(autouse=True)
@@ -158,6 +157,9 @@ def test_spair71k_and_a_report_of_everything(coco: Path, tmp_path: Path) -> None
         written = bench("report", tmp_path / "spair", tmp_path / "coco20i/result.json", "--out", tmp_path / name)
         assert written.exit_code == 0, written.output
         assert (tmp_path / name).read_text().startswith(sign)
+    folder = bench("report", tmp_path / "coco20i", "--out", tmp_path)
+    assert folder.exit_code == 2
+    assert "is a folder; give the file" in folder.stderr
     printed = bench("report", tmp_path / "coco20i")
     assert "SEGIC (G)" in printed.stdout
     assert bench("report", tmp_path / "nothing").exit_code == 2

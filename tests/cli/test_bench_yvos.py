@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import segic_benchmarks.follow
-import segic_cli.bench_yvos
+import segic_cli.bench_video
 from segic_benchmarks.follow import Follow, stepping
 from segic_benchmarks.masks import write_labels
 from segic_cli.main import cli
@@ -42,7 +42,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def following(model: object, **_: object) -> Follow:
         return stepping(Copying)
 
-    monkeypatch.setattr(segic_cli.bench_yvos, "load_model", lambda **options: (None, {"model": {"name": "fake"}}))
+    monkeypatch.setattr(segic_cli.bench_video, "load_model", lambda **options: (None, {"model": {"name": "fake"}}))
     monkeypatch.setattr(segic_benchmarks.follow, "following", following)
 
 
