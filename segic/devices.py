@@ -36,10 +36,13 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "mps":
         return torch.float16
-    return torch.bfloat16 if _cpu_has("avx512_bf16") or _cpu_has("amx_tile") else torch.float32
+    return torch.bfloat16 if cpu_has("avx512_bf16") or cpu_has("amx_tile") else torch.float32
 
 
-def _cpu_has(feature: str) -> bool:
-    """torch has no public name for this yet, and early versions of torch 2 have none at all."""
+def cpu_has(feature: str) -> bool:
+    """Whether this CPU has the instructions "avx512_bf16" or "amx_tile", to torch's knowledge.
+
+    torch has no public name for this yet, and early versions of torch 2 have none at all.
+    """
     supported = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return bool(supported is not None and supported())

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 
 PATCH = 14
@@ -77,7 +78,7 @@ class _Attention(nn.Module):
         if x.device.type == "cpu":
             split = split.contiguous()  # the CPU's attention is a quarter faster on rows that lie side by side
         q, k, v = split
-        out: Tensor = self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, c))
+        out: Tensor = self.proj(attention(q, k, v).transpose(1, 2).reshape(b, n, c))
         return out
 
 

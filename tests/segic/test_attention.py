@@ -1,0 +1,63 @@
+"""The CPU's attention in bfloat16: as exact as torch's own, whatever the shape."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from segic.backbones import attention as module
+from segic.backbones.attention import ROWS, WORTH_IT, attention, spelled_out
+
+
+def inputs(batch=2, heads=3, n=300, d=16, common=0.0):
+    """q, k, v in bfloat16. common: a part that all keys share, as trained backbones' do."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(batch, heads, n, d, generator=generator) for _ in range(3))
+    return [t.bfloat16() for t in (2 * q, 2 * k + common, v)]
+
+
+def exact(q, k, v):
+    return F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+
+
+def error(found, expected):
+    return ((found.float() - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("n", [1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
+def test_any_number_of_tokens(n):
+    given = inputs(n=n)
+    expected = exact(*given)
+    found = spelled_out(*given)
+    assert found.dtype == torch.bfloat16
+    assert found.shape == expected.shape
+    assert error(found, expected) < 0.02
+
+
+def test_what_all_keys_share_does_not_reach_the_scores():
+    """Scores of some hundreds, rounded to 8 bits, would leave nothing of the differences between them."""
+    given = inputs(common=60)
+    expected = exact(*given)
+    assert error(spelled_out(*given), expected) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("dtype", "n", "instructions", "taken"),
+    [
+        (torch.bfloat16, WORTH_IT, {"avx512_bf16"}, True),
+        (torch.bfloat16, WORTH_IT - 1, {"avx512_bf16"}, False),
+        (torch.bfloat16, WORTH_IT, {"avx512_bf16", "amx_tile"}, False),
+        (torch.bfloat16, WORTH_IT, set(), False),
+        (torch.float32, WORTH_IT, {"avx512_bf16"}, False),
+    ],
+)
+def test_only_where_it_pays(monkeypatch, dtype, n, instructions, taken):
+    calls = []
+    monkeypatch.setattr(module, "cpu_has", instructions.__contains__)
+    monkeypatch.setattr(module, "spelled_out", lambda q, k, v: calls.append(q.shape) or v)
+    q, k, v = (t.to(dtype) for t in inputs(batch=1, heads=1, n=n, d=8))
+    expected = F.scaled_dot_product_attention(q, k, v)
+    found = attention(q, k, v)
+    assert bool(calls) == taken
+    assert taken or torch.equal(found, expected)
