@@ -14,6 +14,7 @@ from segic.devices import choose_device, choose_dtype
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC
 from segic.presets import DEFAULT_MODEL, Preset, find_preset
+from segic.skeleton import without_numbers
 from segic.weights.hashing import Progress
 from segic.weights.registry import REGISTRY
 from segic.weights.resolve import resolve
@@ -37,7 +38,7 @@ def load_decoder(path: Path, config: ModelConfig) -> tuple[Decoder, ModelConfig]
     try:
         if "config" in metadata:
             config = ModelConfig.from_dict(json.loads(metadata["config"]))
-        with torch.device("meta"):
+        with without_numbers():
             decoder = build_decoder(config)
     except (ValueError, TypeError, AttributeError, UsageError) as error:
         raise UsageError(
@@ -63,6 +64,12 @@ def _decoder_path(preset: Preset, weights: Path | None, fetch: bool, progress: P
     return weights
 
 
+def _decoder_dtype(backbone: torch.dtype, device: torch.device) -> torch.dtype:
+    """The backbone's precision on GPUs, and bfloat16 on CPUs that multiply it; else float32."""
+    shared = device.type == "cuda" or (backbone == torch.bfloat16 and choose_dtype("auto", device) == backbone)
+    return backbone if shared else torch.float32
+
+
 def load_model(
     name: str = DEFAULT_MODEL,
     *,
@@ -77,9 +84,9 @@ def load_model(
     """A model by name, its files fetched into the local cache if need be.
 
     weights, backbone_weights: local files to take instead. device: auto, cpu, cuda, cuda:N, mps. dtype: precision of
-    the backbone (auto, float32, bfloat16, float16); the decoder runs in float32 on a CPU and in the same precision on a
-    GPU. size: pixels, other than the preset's; see `ModelConfig`. Raises UsageError for a value that cannot be met, and
-    as `segic.weights.resolve`.
+    the backbone (auto, float32, bfloat16, float16), which the decoder shares where the device multiplies in it. size:
+    pixels, other than the preset's; see `ModelConfig`. Raises UsageError for a value that cannot be met, and as
+    `segic.weights.resolve`.
     """
     preset = find_preset(name)
     if size is not None and not SIZES[0] <= size <= SIZES[1]:
@@ -95,7 +102,7 @@ def load_model(
         config = replace(config, size=size)
     try:
         backbone = build_backbone(config.backbone, config.layers, backbone_path).to(device=target, dtype=precision)
-        decoder = decoder.to(device=target, dtype=precision if target.type == "cuda" else torch.float32)
+        decoder = decoder.to(device=target, dtype=_decoder_dtype(precision, target))
     except torch.cuda.OutOfMemoryError as error:
         raise SegicError(
             f"{name} does not fit into the memory of {target}; try --device cpu or a smaller model"

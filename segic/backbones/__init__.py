@@ -17,15 +17,14 @@ def width_of(name: str) -> int:
 
 def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None) -> Backbone:
     """The named backbone with the tensors of a safetensors file, mapped rather than read; random ones for None."""
-    import torch
-
     from segic.backbones.dinov2 import CONFIGS, DinoV2
+    from segic.skeleton import without_numbers
     from segic.weights.tensors import load_tensors
 
     config = CONFIGS[_known(name)]
     if weights is None:
         return DinoV2(config, layers)
-    with torch.device("meta"):  # random numbers for a billion parameters take longer than reading the real ones
+    with without_numbers():
         backbone = DinoV2(config, layers)
     tensors = {key: value for key, value in load_tensors(weights).items() if key != "mask_token"}
     try:

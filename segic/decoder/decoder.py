@@ -22,7 +22,7 @@ POSITIVE = 1  # the row of inst_type_embed for the entity itself; row 0 is anoth
 
 @dataclass(frozen=True)
 class Output:
-    """logits: (B, N, 4h, 4w) over the canvas. scores: (B, N), the decoder's own estimate of each mask's IoU."""
+    """logits: (B, N, 4h, 4w) float32 over the canvas. scores: (B, N), the decoder's own estimate of each mask's IoU."""
 
     logits: Tensor
     scores: Tensor
@@ -37,14 +37,14 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig, backbone_width: int, visual_width: int):
         super().__init__()
         self.instructions = config.instructions
-        dense = config.matching is not None
         self.neck = nn.Sequential(
             nn.Conv2d(backbone_width, WIDTH, 1, bias=False),
             ChannelNorm(WIDTH),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
             ChannelNorm(WIDTH),
         )
-        encoder = token_mask_encoder(WIDTH, DENSE_MAPS) if dense else pixel_mask_encoder(WIDTH)
+        maps = DENSE_MAPS if config.matching else 1
+        encoder = token_mask_encoder(WIDTH, maps) if config.matching else pixel_mask_encoder(WIDTH)
         self.prompt_encoder = PromptEncoder(WIDTH, encoder)
         self.mask_decoder = MaskDecoder(WIDTH)
         self.inst_type_embed = nn.Embedding(2, WIDTH)
@@ -54,7 +54,7 @@ class Decoder(nn.Module):
         elif config.instructions.meta == "constant":
             self.prompt_constant = nn.Embedding(1, WIDTH)
         if config.residual:
-            self.residual_gain = nn.Parameter(torch.tensor([8.0, 8.0]))
+            self.residual_gain = nn.Parameter(torch.full((maps,), 8.0))
             self.residual_offset = nn.Parameter(torch.zeros(()))
         self.residual = config.residual
         self.detail = DetailBranch(config.detail, WIDTH // 8) if config.detail else None
@@ -79,7 +79,7 @@ class Decoder(nn.Module):
         parts: list[Tensor] = []
         if given.points is not None and self.instructions.points:
             b = given.points.shape[0]
-            points = given.points.to(dtype)
+            points = given.points.float()
             if cross_points and self.instructions.negatives:
                 crossed = points[:, None].expand(b, entities, entities, 2)
                 parts.append(self.prompt_encoder.points(crossed, own.expand(b, -1, -1)))
@@ -129,15 +129,16 @@ class Decoder(nn.Module):
         propagated = given.propagated if self.instructions.geometric else None
         tokens = self.tokens(given, entities, cross_points).expand(b, -1, -1, -1)[:, chosen]
         entities = tokens.shape[1]
-        flat = None if propagated is None else propagated[:, chosen].flatten(0, 1).to(dtype)
-        dense = self.prompt_encoder.masks(flat, (b * entities, c, h, w))
+        maps = None if propagated is None else propagated[:, chosen].flatten(0, 1).float()
+        dense = self.prompt_encoder.masks(None if maps is None else maps.to(dtype), (b * entities, c, h, w))
         image = embedding[:, None].expand(b, entities, c, h, w).flatten(0, 1) + dense
         tokens = tokens.flatten(0, 1)
         position = self.prompt_encoder.pe_layer.grid(h, w).to(dtype)
         logits, scores, upscaled = self.mask_decoder(image, position, tokens)
-        if self.residual and flat is not None:
-            maps = F.interpolate(flat, logits.shape[-2:], mode="bilinear", align_corners=False)
-            logits = logits + (maps * self.residual_gain[:, None, None]).sum(1, keepdim=True) + self.residual_offset
+        logits = logits.float()  # in half precision they would move in steps of a hundredth and more
+        if self.residual and maps is not None:
+            margins = (maps * self.residual_gain[:, None, None]).sum(1, keepdim=True) + self.residual_offset
+            logits = logits + F.interpolate(margins, logits.shape[-2:], mode="bilinear", align_corners=False)
         if self.detail is not None and detail is not None:
             frame = detail[:, None].expand(b, entities, *detail.shape[1:]).flatten(0, 1)
             logits = self.detail(logits, upscaled, frame)

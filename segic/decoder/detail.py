@@ -38,14 +38,24 @@ class DetailBranch(nn.Module):
             nn.init.zeros_(parameter)
 
     def frame(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, 3, H, W) float canvas pixels in 0..255 -> (B, channels, 4h, 4w) for a token grid (h, w)."""
+        """(B, 3, H, W) float canvas pixels in 0..255 -> (B, channels, 4h, 4w) for a token grid (h, w), in the branch's
+        own precision.
+        """
         size = (8 * grid[0], 8 * grid[1])
         small = F.interpolate(pixels, size, mode="area") if pixels.shape[-2:] != size else pixels
-        out: Tensor = self.stem((small - 116.0) / 57.0)
+        scaled = ((small - 116.0) / 57.0).to(self.leave.weight.dtype)
+        out: Tensor = self.stem(scaled.contiguous(memory_format=torch.channels_last))
         return out
 
     def forward(self, logits: Tensor, upscaled: Tensor, frame: Tensor) -> Tensor:
-        """logits (N, 1, 4h, 4w), upscaled (N, context, 4h, 4w), frame (N or 1, channels, 4h, 4w) -> refined logits."""
-        x = self.enter(torch.cat([(logits / 5).tanh(), upscaled], dim=1)) + frame
-        out: Tensor = logits + self.leave(self.mix(x))
+        """logits (N, 1, 4h, 4w) float32, upscaled (N, context, 4h, 4w), frame (N or 1, channels, 4h, 4w) -> refined
+        logits, float32.
+        """
+        squashed = (logits / 5).tanh().to(upscaled.dtype)
+        # Channels side by side: on CPUs these thin convolutions are then up to twice as fast. Not in training: there
+        # torch 2.13 leaves the gradient of a dilated bfloat16 convolution's weight unset, which may be anything.
+        layout = torch.contiguous_format if torch.is_grad_enabled() else torch.channels_last
+        x = torch.cat([squashed, upscaled], dim=1).contiguous(memory_format=layout)
+        mixed = self.mix((self.enter(x) + frame).contiguous(memory_format=layout))
+        out: Tensor = logits + self.leave(mixed)
         return out

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class ChannelNorm(nn.Module):
-    """LayerNorm over the channels of (B, C, H, W), eps 1e-6."""
+    """LayerNorm over the channels of (B, C, H, W), eps 1e-6. The result's channels lie side by side in memory."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -16,10 +16,8 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(1, keepdim=True)
-        centred = x - mean
-        scaled = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + 1e-6)
-        return scaled * self.weight[:, None, None] + self.bias[:, None, None]
+        last = x.permute(0, 2, 3, 1)
+        return F.layer_norm(last, self.weight.shape, self.weight, self.bias, 1e-6).permute(0, 3, 1, 2)
 
 
 class Mlp(nn.Module):
@@ -37,17 +35,31 @@ class Mlp(nn.Module):
 
 
 class FourierPositions(nn.Module):
-    """Random Fourier encoding of positions (Tancik et al. 2020; PE of eq. 2)."""
+    """Random Fourier encoding of positions (Tancik et al. 2020; PE of eq. 2), float32 in a decoder of any precision.
+
+    The angles are many turns, of which half precision would lose more than a hundredth.
+    """
 
     positional_encoding_gaussian_matrix: Tensor
 
     def __init__(self, width: int):
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(2, width // 2))
+        self.register_buffer("positional_encoding_gaussian_matrix", nn.init.normal_(torch.empty(2, width // 2)))
+
+    def _apply(self, fn, recurse: bool = True) -> "FourierPositions":  # type: ignore[no-untyped-def]
+        """Follows the other modules to their device, not into their dtype."""
+        exact = self.positional_encoding_gaussian_matrix
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        moved = self.positional_encoding_gaussian_matrix
+        if moved.dtype != exact.dtype:
+            self.positional_encoding_gaussian_matrix = exact.to(moved.device)
+        return self
 
     def encode(self, xy: Tensor) -> Tensor:
-        """(..., 2) positions x, y in 0..1 of the canvas -> (..., width)."""
-        angles = 2 * math.pi * ((2 * xy - 1) @ self.positional_encoding_gaussian_matrix)
+        """(..., 2) positions x, y in 0..1 of the canvas, float32 -> (..., width) float32."""
+        x, y = (2 * xy - 1).unbind(-1)
+        along_x, along_y = self.positional_encoding_gaussian_matrix
+        angles = 2 * math.pi * (x[..., None] * along_x + y[..., None] * along_y)  # no product that autocast would lower
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, height: int, width: int) -> Tensor:

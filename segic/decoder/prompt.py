@@ -46,10 +46,10 @@ class PromptEncoder(nn.Module):
         self.no_mask_embed = nn.Embedding(1, width)
 
     def points(self, xy: Tensor, own: Tensor) -> Tensor:
-        """xy (..., 2) in 0..1 of the canvas, own (...) bool -> (..., width)."""
+        """xy (..., 2) float32 in 0..1 of the canvas, own (...) bool -> (..., width)."""
         negative, positive = (self.point_embeddings.get_parameter(f"{i}.weight")[0] for i in (0, 1))
         label = torch.where(own[..., None], positive, negative)
-        return self.pe_layer.encode(xy) + label
+        return self.pe_layer.encode(xy).to(label.dtype) + label
 
     def padding_point(self) -> Tensor:
         """(width,): stands at the end of every list of points."""

@@ -58,9 +58,10 @@ class TwoWayLayer(nn.Module):
             q = tokens + token_pe
             tokens = tokens + self.self_attn(q, q, tokens)
         tokens = self.norm1(tokens)
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, image + image_pe, image))
+        placed = image + image_pe
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed, image))
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = self.norm4(image + self.cross_attn_image_to_token(image + image_pe, tokens + token_pe, tokens))
+        image = self.norm4(image + self.cross_attn_image_to_token(placed, tokens + token_pe, tokens))
         return tokens, image
 
 

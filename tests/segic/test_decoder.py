@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
@@ -269,14 +270,15 @@ def test_no_detail_branch():
 @pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
 @torch.no_grad()
 def test_bfloat16(config):
-    """The precision on GPUs: everything stays in it, and comes near float32's results."""
+    """The precision on GPUs and some CPUs: logits are float32 all the same, and near float32's results."""
     decoder, given = build(config), instructions(config, 3)
     exact = decode(decoder, config, given).logits
     decoder.to(torch.bfloat16)
     embedding = decoder.embed(randn(5, 1, C, H, W).bfloat16())
     frame = decoder.frame_detail((128 + 50 * randn(6, 1, 3, 14 * H, 14 * W)).bfloat16(), (H, W))
     out = decoder(embedding, given, frame, entities=3, cross_points=True)
-    assert out.logits.dtype == out.scores.dtype == torch.bfloat16
+    assert out.logits.dtype == torch.float32
+    assert out.scores.dtype == torch.bfloat16
     assert out.logits.isfinite().all()
     error = (out.logits.float() - exact).square().mean() / exact.var()
     assert error < 0.02
@@ -288,6 +290,16 @@ def test_channel_norm_is_layer_norm_over_channels():
     torch.nn.init.normal_(norm.bias)
     expected = F.layer_norm(x.permute(0, 2, 3, 1), (5,), norm.weight, norm.bias, 1e-6).permute(0, 3, 1, 2)
     torch.testing.assert_close(norm(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_positions_stay_exact_in_half_precision():
+    """The matrix keeps its float32 values, which a rounded one's angles would miss by degrees."""
+    layer = nn.Sequential(FourierPositions(16), nn.Linear(2, 2))
+    expected = layer[0].grid(3, 4)
+    layer.to(torch.bfloat16)
+    assert layer[1].weight.dtype == torch.bfloat16
+    assert torch.equal(layer[0].grid(3, 4), expected)
+    assert layer.to("meta")[0].positional_encoding_gaussian_matrix.is_meta
 
 
 def test_position_grid_is_the_encoding_of_token_centres():

@@ -64,11 +64,39 @@ def test_paths_may_be_text_and_size_is_the_users(tiny):
     assert segic.load_model(**given, size=140).config.size == 140
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_backbone_runs_in_the_precision_asked_for(tiny, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "instructions", "backbone", "decoder"),
+    [
+        ("float32", {"avx512_bf16"}, "float32", "float32"),
+        ("float32", set(), "float32", "float32"),
+        ("auto", {"avx512_bf16"}, "bfloat16", "bfloat16"),
+        ("auto", {"amx_tile"}, "bfloat16", "bfloat16"),
+        ("auto", set(), "float32", "float32"),
+        ("bfloat16", set(), "bfloat16", "float32"),
+    ],
+)
+def test_precision_is_what_was_asked_for(tiny, monkeypatch, dtype, instructions, backbone, decoder):
+    """The decoder shares the backbone's bfloat16 only on CPUs that multiply it; positions are float32 in every one."""
+    monkeypatch.setattr("segic.devices.cpu_has", instructions.__contains__)
     model = segic.load_model(**tiny, dtype=dtype)
-    assert {p.dtype for p in model.backbone.parameters()} == {getattr(torch, dtype)}
-    assert model.dtype == torch.float32  # a decoder on a CPU
+    assert {p.dtype for p in model.backbone.parameters()} == {getattr(torch, backbone)}
+    assert {p.dtype for p in model.decoder.parameters()} == {getattr(torch, decoder)}
+    assert {b.dtype for b in model.decoder.buffers()} == {torch.float32}
+
+
+def test_a_decoder_in_bfloat16_finds_the_same(tiny):
+    model = segic.load_model(**tiny, dtype="float32")
+    low = segic.load_model(**tiny, dtype="float32")
+    low.decoder.to(torch.bfloat16)
+    generator = np.random.default_rng(0)
+    mask = np.zeros((90, 160), bool)
+    mask[20:50, 30:90] = True
+    image = generator.integers(0, 256, (90, 160, 3), np.uint8)
+    found = [m.segment(image, [segic.Example(image, mask)]) for m in (model, low)]
+    assert found[1].logits.dtype == np.float32
+    union = found[0].masks | found[1].masks
+    assert union.any()
+    assert (found[0].masks & found[1].masks).sum() > 0.97 * union.sum()
 
 
 def test_the_configuration_is_the_files_own(tiny, released_config, dense_config):
