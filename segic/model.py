@@ -11,11 +11,12 @@ from torch import Tensor
 
 from segic.backbones.base import Backbone
 from segic.canvas import Canvas, coverage
-from segic.config import ModelConfig
+from segic.config import MatchingConfig, ModelConfig
 from segic.correspondence import entity_margins, mean_similarity, unit, upsampled_norm, window
 from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
+from segic.tiles import near_margins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,7 +178,7 @@ class SEGIC:
         features = features.to(self.dtype)
         embedding = self.decoder.embed(features)
         grid = (features.shape[-2], features.shape[-1])
-        detail = None if pixels is None else self.decoder.frame_detail(pixels.to(self.dtype), grid)
+        detail = None if pixels is None else self.decoder.frame_detail(pixels, grid)
         dense = self.config.matching is not None
         size = (canvas.padded[0] // MAP_STRIDE, canvas.padded[1] // MAP_STRIDE)
         norm = None if dense else upsampled_norm(features, size)
@@ -189,7 +190,8 @@ class SEGIC:
             Encoded(
                 features[i : i + 1],
                 embedding[i : i + 1],
-                unit(features[i]).to(precision) if dense else None,  # by itself: a view would keep the whole batch
+                # Each by itself: a view would keep the whole batch.
+                unit(features[i].float()).to(precision) if dense else None,
                 one(norm, i),
                 one(detail, i),
                 canvas,
@@ -325,21 +327,24 @@ class SEGIC:
         matching = self.config.matching
         assert matching is not None
         assert target.matching is not None
-        n, grid = len(entities), target.grid
-        out = torch.zeros(2, n, target.matching.shape[0], device=target.matching.device)
-        out[0] = margins_to(target.matching, given, entities, matching.topk)
+        from_given = margins_to(target.matching, given, entities, matching)
         if recent:
-            near = window(grid, matching.radius, target.matching.device)
-            out[1] = margins_to(target.matching, recent, entities, matching.topk, near)
-        return out.transpose(0, 1).unflatten(-1, grid)[None]
+            from_recent = margins_to(target.matching, recent, entities, matching, target.grid)
+        else:
+            from_recent = torch.zeros_like(from_given)
+        return torch.stack([from_given, from_recent], 1).unflatten(-1, target.grid)[None]
 
 
 def margins_to(
-    target: Tensor, contexts: Sequence[Context], entities: Sequence[int], topk: int, near: Tensor | None = None
+    target: Tensor,
+    contexts: Sequence[Context],
+    entities: Sequence[int],
+    matching: MatchingConfig,
+    grid: tuple[int, int] | None = None,
 ) -> Tensor:
-    """`entity_margins` of target tokens (T, C) against the tokens of several examples together -> (N, T).
+    """`entity_margins` of target tokens (T, C) against the tokens of several examples together -> (N, T) float32.
 
-    near: (T, h * w) bool, the pairs that may match, for frames of one video.
+    grid: (h, w) of frames of one video, whose tokens match those within the radius only.
     """
     position = {key: i + 1 for i, key in enumerate(entities)}
     groups, tokens = [], []
@@ -349,14 +354,20 @@ def margins_to(
         lookup = torch.tensor([0, *(position.get(key, 0) for key in context.entities)], device=target.device)
         groups.append(lookup[context.group])
         tokens.append(context.matching)
-    group, order = torch.cat(groups).sort()  # sorted, each entity's columns are a slice of the products
+    group = torch.cat(groups)
+    if grid is not None and target.device.type == "cpu":  # a GPU would rather form all pairs than wait for many parts
+        return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk)
+    group, order = group.sort()  # sorted, each entity's columns are a slice of the products
     others = torch.cat(tokens)[order]
-    far = None if near is None else ~near.repeat(1, len(tokens))[:, order]
+    far = None
+    if grid is not None:
+        far = ~window(grid, matching.radius, target.device).repeat(1, len(tokens))[:, order]
     rows = max(1, PAIRS_AT_ONCE // len(group))
     out = []
     for start in range(0, len(target), rows):
-        similarity = (target[start : start + rows] @ others.T).float()
+        part = slice(start, start + rows)
+        similarity = (target[part] @ others.T).float()
         if far is not None:
-            similarity.masked_fill_(far[start : start + rows], 0)
-        out.append(entity_margins(similarity, group, len(entities), topk))
+            similarity.masked_fill_(far[part], 0)
+        out.append(entity_margins(similarity, group, len(entities), matching.topk))
     return torch.cat(out, 1)

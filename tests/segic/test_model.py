@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import segic.model
 from segic.canvas import Canvas, coverage
-from segic.config import InstructionConfig
+from segic.config import InstructionConfig, MatchingConfig
 from segic.errors import UsageError
 from segic.model import Context, margins_to, partition, token_centres
 
@@ -321,20 +321,22 @@ def test_margins_without_recent_frames_are_zero(dense_model):
 def test_margins_in_chunks(dense_model, monkeypatch):
     encoded = dense_model.encode(pictures(3))
     contexts = [dense_model.context(image, blocks(2), [1, 2]) for image in encoded[:2]]
-    near = torch.rand(112, 112, generator=torch.Generator().manual_seed(0)) > 0.3
-    expected = margins_to(encoded[2].matching, contexts, [2, 1], 3, near)
+    matching = MatchingConfig(3, 3)
+    grid = encoded[2].grid
+    expected = margins_to(encoded[2].matching, contexts, [2, 1], matching, grid)
+    assert expected.shape == (2, 112)
     monkeypatch.setattr(segic.model, "PAIRS_AT_ONCE", 224 * 5)
-    torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], 3, near), expected)
+    torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], matching, grid), expected)
     monkeypatch.setattr(segic.model, "PAIRS_AT_ONCE", 1)
-    torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], 3, near), expected)
+    torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], matching, grid), expected)
 
 
 def test_margins_take_unasked_entities_as_background(dense_model):
     encoded = dense_model.encode(pictures(2))
     both = dense_model.context(encoded[0], blocks(2), [1, 2])
     alone = dense_model.context(encoded[0], blocks(2)[:1], [1])
-    expected = margins_to(encoded[1].matching, [alone], [1], 3)
-    torch.testing.assert_close(margins_to(encoded[1].matching, [both], [1], 3), expected)
+    expected = margins_to(encoded[1].matching, [alone], [1], MatchingConfig(3))
+    torch.testing.assert_close(margins_to(encoded[1].matching, [both], [1], MatchingConfig(3)), expected)
 
 
 def test_first_example_alone_propagates_as_released(textless_model):
