@@ -96,7 +96,9 @@ def draw_examples(
         if cache is not None:
             write_atomically(cache, json.dumps({"key": key, "chosen": chosen}, indent=1))
     absent = [name for name in images.classes if not chosen.get(name)]
-    notes = (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",) if absent else ()
+    notes: tuple[str, ...] = ()
+    if absent:
+        notes += (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",)
     if alone := [name for name in images.classes if same and len(chosen.get(name, ())) == 1]:
         named = ", ".join(alone[:10])
         notes += (f"{len(alone)} classes are in one image alone, no example for itself; they count 0: {named}",)
@@ -178,7 +180,9 @@ def folder_examples(root: Path, classes: Sequence[str], shots: int) -> FolderExa
             f"{root} has no folder named like a class ({', '.join(classes[:5])}, ...); found {listing(root)}"
         )
     absent = [name for name in classes if name not in files]
-    notes = (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",) if absent else ()
+    notes: tuple[str, ...] = ()
+    if absent:
+        notes += (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",)
     return FolderExamples(root, files, notes)
 
 
