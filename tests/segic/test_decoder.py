@@ -11,6 +11,7 @@ from torch import nn
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
+from segic.decoder.detail import DetailBranch
 from segic.decoder.layers import ChannelNorm, FourierPositions
 from segic.instructions import Instructions
 
@@ -308,3 +309,20 @@ def test_position_grid_is_the_encoding_of_token_centres():
     assert grid.shape == (1, 16, 3, 4)
     centre = torch.tensor([(1 + 0.5) / 4, (2 + 0.5) / 3])
     torch.testing.assert_close(grid[0, :, 2, 1], layer.encode(centre), atol=1e-5, rtol=0)
+
+
+def test_the_detail_branchs_gradients_in_bfloat16_are_those_of_float32():
+    """With channels side by side, oneDNN's gradient of a dilated bfloat16 convolution is anything."""
+    torch.manual_seed(0)
+    branch = DetailBranch(24, 32)
+    torch.nn.init.normal_(branch.leave.weight, std=0.1)
+    logits, upscaled, frame = (torch.randn(2, c, 112, 112) for c in (1, 32, 24))
+    norms = []
+    for lower in (False, True):
+        branch.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            out = branch(logits, upscaled, frame)
+        out.float().square().mean().backward()
+        parts = (branch.enter, branch.mix, branch.leave)
+        norms.append(torch.stack([p.grad.norm() for part in parts for p in part.parameters()]))
+    torch.testing.assert_close(norms[1], norms[0], rtol=0.05, atol=1e-4)
