@@ -96,7 +96,7 @@ _FILES = (
         origin="trained by this project",
         size_bytes=10_849_976,
         asset="segic-s.safetensors",
-        sha256="cf4cea7a4d4fb3af7dfe7021461f3b3c56595fa9c42163e22713266e7938aa17",
+        sha256="793169def10107f71e7ef4ec7286c4ccd40b5dbccc3f13b173c55e50fadc6603",
         needs=("dinov2-s",),
     ),
     _released("segic-l-80k", "segic_dinov2_l_80kx12e.pth"),
