@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ def train(
 
         video = VideoValidation(davis)
     run = run_training(request, Hooks(video=video, note=_note(quiet), progress=lambda what: _cache_bar(what, quiet)))
-    if not quiet:
+    if not quiet and os.environ.get("RANK", "0") == "0":  # torchrun starts many
         click.echo(f"done; `segic models export {run.path} -o FILE.safetensors` makes one file of it")
 
 

@@ -12,21 +12,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.backbones.base import Backbone
-from segic.errors import SegicError, UsageError
+from segic.errors import SegicError
 from segic.training.distributed import Processes
-from segic.training.features import CachedScene, build_cache, write_scene
+from segic.training.features import CachedScene, build_cache, claim, write_scene
 from segic.training.feeds import LiveFeed
 from segic.training.groups import encode
 from segic.training.recipe import Data, DataSet
+from segic.training.run_folder import append_line, read_lines
 from segic.training.sources import Sample, Source
 from segic.training.sources.synthetic import SyntheticScenes
 
 Progress = Callable[[int, int], None]  # samples done, samples in all
+SKIPPED = "skipped.jsonl"
+NUMBER = {"cached", "cache_seed"}  # of a data set: how many samples there are, which says nothing of any of them
 
 
 def cache_name(sets: dict[str, DataSet], data: Data, seed: int, backbone: str, layers: tuple[int, ...]) -> str:
     """A folder name that differs where the cached samples would."""
-    drawn = {name: one.model_dump() for name, one in sets.items() if one.weight > 0}
+    drawn = {name: one.model_dump(exclude=NUMBER) for name, one in sets.items() if one.weight > 0}
     how = {"size": data.size, "entities": data.entities, "least": data.least_area, "seed": seed, "layers": list(layers)}
     text = json.dumps([drawn, how, data.scenes.model_dump(), data.augmentation.model_dump()], sort_keys=True)
     return f"{backbone}-{data.size}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
@@ -45,9 +48,13 @@ def fill_cache(
 ) -> list[Path]:
     """Makes those of `count` samples that the folder lacks, each process its share. Returns their paths, in order.
 
-    Safe to interrupt. Raises SegicError when the disk is full, UsageError for a folder of other settings.
+    Files that cannot be used are listed in the folder's skipped.jsonl. Safe to interrupt. Raises SegicError when the
+    disk is full, UsageError for a folder of other settings.
     """
-    mine = range(processes.rank, count, processes.count)
+    paths = [folder / f"{index:06d}.npz" for index in range(count)]
+    missing = [index for index, path in enumerate(paths) if not path.exists()]
+    processes.wait()  # until all have looked, none may write
+    mine = missing[processes.rank :: processes.count]
     done = 0
 
     def advance(_index: int) -> None:
@@ -56,7 +63,13 @@ def fill_cache(
         if progress is not None:
             progress(done, len(mine))
 
-    paths = [folder / f"{index:06d}.npz" for index in range(count)]
+    listed: set[str] = set()
+
+    def skip(file: str, reason: str) -> None:
+        if file not in listed:
+            listed.add(file)
+            append_line(folder / SKIPPED, {"file": file, "reason": reason})
+
     try:
         if len(sources) == 1 and isinstance(sources[0][0], SyntheticScenes):
             scenes = sources[0][0]
@@ -69,24 +82,37 @@ def fill_cache(
                 size=data.size,
                 mix=scenes.mix,
                 progress=advance,
+                left_out=lambda error: skip(error.file, error.reason),
             )
         else:
-            _claim(folder, seed, data, backbone)
+            sets = {name: one.model_dump(exclude=NUMBER) for name, one in data.sets.items()}
+            claim(folder, {"seed": seed, "size": data.size, "width": backbone.width, "sets": sets})
             for index in mine:
-                if not paths[index].exists():
-                    drawn = feed.draw_from(lambda attempt, index=index: np.random.default_rng([seed, index, attempt]))
-                    assert drawn.sample is not None
-                    write_scene(folder, index, extract_sample(drawn.sample, backbone))
+                drawn = feed.draw_from(lambda attempt, index=index: np.random.default_rng([seed, index, attempt]))
+                assert drawn.sample is not None
+                for one in drawn.skipped:
+                    skip(one.file, one.reason)
+                write_scene(folder, index, extract_sample(drawn.sample, backbone))
                 advance(index)
     except OSError as error:
         for part in folder.glob(f"*.{os.getpid()}.part"):
             part.unlink(missing_ok=True)
         raise SegicError(
-            f"the feature cache {folder} cannot be written after {done} of {len(mine)} samples: {error}; make room and "
-            "start again, what is there is kept"
+            f"the feature cache {folder} cannot be written after {done} of {len(mine)} samples: {error}; make room, or "
+            "name another folder with --cache, and start again: what is there is kept"
         ) from error
     processes.wait()
     return paths
+
+
+def left_out(paths: Sequence[Path]) -> list[str]:
+    """What `fill_cache` left out of the folders of these samples, in words."""
+    notes = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        files = {event["file"] for event in read_lines(folder / SKIPPED)}
+        if files:
+            notes.append(f"{len(files)} files cannot be used and are left out, listed in {folder / SKIPPED}")
+    return notes
 
 
 def extract_sample(sample: Sample, backbone: Backbone) -> CachedScene:
@@ -110,23 +136,6 @@ def flat_labels(masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     for number in np.argsort(-masks[0].sum((1, 2)), kind="stable"):
         labels[masks[:, number]] = number + 1
     return labels
-
-
-def _claim(folder: Path, seed: int, data: Data, backbone: Backbone) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    identity = json.dumps(
-        {
-            "seed": seed,
-            "size": data.size,
-            "width": backbone.width,
-            "sets": {k: v.model_dump() for k, v in data.sets.items()},
-        },
-        sort_keys=True,
-    )
-    stamp = folder / "cache.json"
-    if stamp.exists() and stamp.read_text() != identity:
-        raise UsageError(f"{folder} holds features of other settings ({stamp}); name another folder or remove it")
-    stamp.write_text(identity)
 
 
 def _device(backbone: Backbone) -> torch.device:

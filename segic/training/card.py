@@ -106,6 +106,7 @@ def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> s
         f"| Backbone | {config.backbone}, frozen; not part of this file |",
         f"| Steps | {summary.chosen} of {summary.steps}, batches of {recipe.batch} ({checkpoint}) |",
         f"| Seed | {recipe.seed} |",
+        f"| First weights | {start.get('init') or 'random'} |",
         f"| Picture size in training | {recipe.data.size} x {recipe.data.size} |",
         f"| Hardware | {start.get('device', 'not recorded')}, {start.get('processes', 1)} process(es), "
         f"{start.get('cores', '?')} cores |",

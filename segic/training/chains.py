@@ -13,6 +13,7 @@ from torch import Tensor
 
 from segic.config import ModelConfig
 from segic.decoder import Decoder, Output
+from segic.training.disturbance import disturb
 from segic.training.episodes import as_example, predict, prepare
 from segic.training.groups import Group
 from segic.training.losses import mask_loss, point_values, sample_points, soft_iou
@@ -60,6 +61,8 @@ def group_loss(
         _, two = ask(example, (first_target, as_example(config, frames, out.logits)))
     elif middle is not None:
         known = as_example(config, frames, out.logits) if plan.predicted else masks[:, middle]
+        if plan.disturbed:
+            known = disturb(known, generator)
         _, two = ask(last, (example, masks[:, example]), (middle, known))
     else:
         return _terms(one, one)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -56,13 +57,26 @@ class Processes:
                 dist.broadcast(tensor, 0)
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sums gradients over all processes; parameters that one process did not use count as zero there."""
+        """Sums gradients over all processes; parameters that one process did not use count as zero there.
+
+        Those that none used have no gradient afterwards, as in one process: the optimizer leaves them alone.
+        """
         if self.count == 1:
             return
-        flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        used = torch.stack([torch.as_tensor(float(p.grad is not None), device=p.device) for p in parameters])
+        flat = torch.cat([used, *((torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters)])
         dist.all_reduce(flat)
-        for p, gradient in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad = gradient.view_as(p)
+        users, *gradients = flat.split([len(parameters), *(p.numel() for p in parameters)])
+        for p, gradient, count in zip(parameters, gradients, users.tolist(), strict=True):
+            p.grad = gradient.view_as(p) if count else None
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every process's value (anything that can be pickled), in the order of their numbers."""
+        if self.count == 1:
+            return [value]
+        out: list[Any] = [None] * self.count
+        dist.all_gather_object(out, value)
+        return out
 
 
 def join(device: torch.device) -> tuple[Processes, torch.device]:

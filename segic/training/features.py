@@ -2,22 +2,24 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from segic.backbones.base import Backbone
-from segic.errors import UsageError
+from segic.errors import SegicError, UsageError
+from segic.training.photographs import BrokenPicture
 from segic.training.pools import Pools
 from segic.training.scenes import DEFAULT_MIX, Scene, SceneMix, make_scene
 
 FRAMES = 3  # A the example, B a recent frame, C the target
+ATTEMPTS = 30  # scenes drawn in place of ones with a broken picture
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class CachedScene:
     has_recent: bool
 
 
-def scene_seed(seed: int, index: int) -> np.random.Generator:
+def scene_seed(seed: int, index: int, attempt: int = 0) -> np.random.Generator:
     """Scene `index` of a cache is the same whichever process makes it and wherever the work was interrupted."""
-    return np.random.default_rng([seed, index])
+    return np.random.default_rng([seed, index, attempt])
 
 
 @torch.no_grad()
@@ -70,6 +72,22 @@ def read_scene(path: Path) -> CachedScene:
         return CachedScene(data["features"], data["pixels"], data["labels"], **meta)
 
 
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Makes the folder and notes in it what its samples are made with. UsageError for a folder of other settings.
+
+    Several processes may do so at once: the note is complete or absent at every moment.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    identity = json.dumps(settings, sort_keys=True)
+    stamp = folder / "cache.json"
+    if not stamp.exists():
+        part = stamp.with_suffix(f".{os.getpid()}.part")
+        part.write_text(identity)
+        part.replace(stamp)
+    elif stamp.read_text() != identity:
+        raise UsageError(f"{folder} holds features of other settings ({stamp}); name another folder or remove it")
+
+
 def build_cache(
     folder: Path,
     pools: Pools,
@@ -80,28 +98,27 @@ def build_cache(
     size: int,
     mix: SceneMix = DEFAULT_MIX,
     progress: Callable[[int], None] | None = None,
+    left_out: Callable[[BrokenPicture], None] | None = None,
 ) -> None:
     """Makes the scenes `indices` that `folder` lacks. Safe to interrupt and to run in several processes at once.
 
-    A folder belongs to one seed, size, mix and backbone, written beside the scenes; another is refused.
+    A folder belongs to one seed, size, mix and backbone, written beside the scenes; another is refused. left_out: told
+    of the pictures that cannot be used; other scenes are drawn in place of theirs.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    identity = json.dumps({"seed": seed, "size": size, "width": backbone.width, "mix": asdict(mix)}, sort_keys=True)
-    stamp = folder / "cache.json"
-    if stamp.exists() and stamp.read_text() != identity:
-        raise UsageError(f"{folder} holds features of other settings ({stamp}); name another folder or remove it")
-    stamp.write_text(identity)
+    claim(folder, {"seed": seed, "size": size, "width": backbone.width, "mix": asdict(mix)})
+
+    def draw(index: int) -> Scene:
+        for attempt in range(ATTEMPTS):
+            try:
+                return make_scene(scene_seed(seed, index, attempt), pools, size, mix)
+            except BrokenPicture as error:
+                broken = error
+                if left_out is not None:
+                    left_out(error)
+        raise SegicError(f"{ATTEMPTS} draws gave no scene without a broken picture: {broken}")
+
     for index in indices:
         if not (folder / f"{index:06d}.npz").exists():
-            write_scene(folder, index, extract(make_scene(scene_seed(seed, index), pools, size, mix), backbone))
+            write_scene(folder, index, extract(draw(index), backbone))
         if progress is not None:
             progress(index)
-
-
-def stack(scenes: Iterator[CachedScene] | Sequence[CachedScene]) -> tuple[Tensor, Tensor, Tensor]:
-    """Scenes of one size -> features (B, 3, C, h, w) float32, pixels (B, 3, 3, 8h, 8w) float32, labels (B, 3, S, S)."""
-    listed = list(scenes)
-    features = torch.from_numpy(np.stack([s.features for s in listed])).float()
-    pixels = torch.from_numpy(np.stack([s.pixels for s in listed])).float()
-    labels = torch.from_numpy(np.stack([s.labels for s in listed]))
-    return features, pixels, labels

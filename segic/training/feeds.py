@@ -1,5 +1,6 @@
 """Samples by step and index: from the data sets themselves, or from features on disk."""
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from segic.training.sources.pairs import NOTHING
 from segic.training.sources.sample import INSTANCES
 
 ATTEMPTS = 30  # draws before a sample is given up
+UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what a damaged .npz file raises
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,12 @@ class LiveFeed:
         """A sample by random states of one's own, one an attempt."""
         episode = self.recipe.episode
         skipped: dict[str, Skipped] = {}
+        source: Source | None = None
         for attempt in range(ATTEMPTS):
             rng = state(attempt)
-            source = self.sources[int(rng.choice(len(self.sources), p=self._shares))]
+            chosen = self.sources[int(rng.choice(len(self.sources), p=self._shares))]
+            # Another set at another attempt would favour those that seldom fail.
+            source = source or chosen
             negatives = bool(rng.random() < episode.negatives)
             with_text = rng.random() < episode.text
             try:
@@ -103,8 +108,8 @@ class LiveFeed:
             )  # fmt: skip
         example = f"; {next(iter(skipped.values()))}" if skipped else ""
         raise SegicError(
-            f"{ATTEMPTS} draws gave no usable sample ({len(skipped)} files broken{example}); mend the data, or lower "
-            "data.least_area"
+            f"{ATTEMPTS} draws from data set {source.name if source else ''} gave no usable sample ({len(skipped)} "
+            f"files broken{example}); mend the data, or lower data.least_area"
         )
 
 
@@ -129,8 +134,11 @@ def index_cache(paths: Sequence[Path]) -> CachedIndex:
 
     counts, chains = [], []
     for path in paths:
-        with np.load(path) as data:
-            meta = json.loads(str(data["meta"]))
+        try:
+            with np.load(path) as data:
+                meta = json.loads(str(data["meta"]))
+        except UNREADABLE as error:
+            raise _broken(path, error) from error
         counts.append(meta["count"])
         chains.append(meta["has_recent"])
     return CachedIndex(tuple(paths), np.array(counts), np.array(chains, np.bool_))
@@ -152,7 +160,8 @@ class CachedFeed:
         negatives = bool(rng.random() < self.recipe.episode.negatives)
         with_text = rng.random() < self.recipe.episode.text
         words = self.recipe.episode.instance_text if with_text else ""
-        return replace(drawn, negatives=negatives, prompts=(words,) * entities)
+        # Of a sample whose masks overlap, fewer entities may be seen than were counted.
+        return replace(drawn, negatives=negatives, prompts=(words,) * len(drawn.prompts))
 
     def _pick(self, step: int, chain: bool, entities: int) -> tuple[NDArray[np.int64], int]:
         """(positions of the step's samples, number of entities): as planned, or the nearest that the cache has."""
@@ -166,6 +175,10 @@ class CachedFeed:
         return rng.choice(fitting, self.recipe.batch, replace=again), entities
 
 
+def _broken(path: Path, error: Exception) -> SegicError:
+    return SegicError(f"the cached sample {path} is broken ({error}); delete it, and it is made again")
+
+
 def load_cached(path: Path, entities: int | None, rng: np.random.Generator, *, flip: bool) -> Drawn:
     """A cached sample with `entities` of its entities (None: all) in random order. flip: mirrored.
 
@@ -173,8 +186,8 @@ def load_cached(path: Path, entities: int | None, rng: np.random.Generator, *, f
     """
     try:
         scene = read_scene(path)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise SegicError(f"the cached sample {path} is broken ({error}); delete it, and it is made again") from error
+    except UNREADABLE as error:
+        raise _broken(path, error) from error
     labels = torch.from_numpy(scene.labels)
     visible = [i for i in range(1, scene.count + 1) if (labels[0] == i).any()]
     ids = rng.permutation(visible)[:entities]

@@ -55,7 +55,8 @@ def write_grid(path: Path, rows: Sequence[Row]) -> None:
 
 def overlay(picture: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(SIDE, SIDE, 3): the picture with each mask half-covered by a colour of its own."""
-    out = cv2.resize(picture, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    smooth = cv2.INTER_AREA if picture.shape[0] > SIDE else cv2.INTER_CUBIC
+    out = cv2.resize(picture, (SIDE, SIDE), interpolation=smooth)
     for number, mask in enumerate(masks):
         inside = cv2.resize(mask.astype(np.uint8), (SIDE, SIDE), interpolation=cv2.INTER_NEAREST) > 0
         out[inside] = (out[inside] // 2 + np.array(COLOURS[number % len(COLOURS)]) // 2).astype(np.uint8)

@@ -4,11 +4,10 @@ import copy
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,55 +19,23 @@ from segic.devices import choose_dtype
 from segic.errors import SegicError, UsageError
 from segic.training.chains import FIGURES, group_loss
 from segic.training.distributed import Processes
-from segic.training.feeds import Drawn, Feed, Skipped
+from segic.training.feeds import Drawn, Feed
 from segic.training.groups import Group, Texts, make_groups
 from segic.training.loader import Loader
 from segic.training.optimizer import Average, learning_rate, make_optimizer
 from segic.training.plan import StepPlan, Stream, generator, plan_step
 from segic.training.recipe import Recipe
+from segic.training.reports import Observer, StepReport, Validate
 from segic.training.run_folder import RunFolder, load_checkpoint, save_checkpoint
 
 PATIENCE = 20  # steps in a row whose gradient is not finite, before the run is stopped
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one step did. figures: by the names in `segic.training.chains.FIGURES`. images: frames of all processes.
-
-    waited: share of the time so far in which the step waited for data. memory: most bytes held so far, on the GPU or,
-    without one, by the process.
-    """
-
-    step: int
-    figures: Mapping[str, float]
-    lr: float
-    norm: float
-    seconds: float
-    images: int
-    waited: float
-    memory: int
-    skipped: tuple[Skipped, ...] = ()
-
-
-class Observer(Protocol):
-    """Who is told how the run goes. Called in the first process only."""
-
-    def begin(self, start: int, steps: int) -> None: ...
-
-    def step(self, report: StepReport) -> None: ...
-
-    def validated(self, step: int, scores: Mapping[str, float], best: bool) -> None: ...
-
-
-# A decoder with averaged weights and the number of steps done -> scores; "episodes" and "video" may choose the best.
-Validate = Callable[[Decoder, int], Mapping[str, float]]
 
 
 @dataclass
 class Setup:
     """What a run needs beside its recipe. backbone: None where all features are cached. texts: features by prompt.
 
-    validate: called every `recipe.validation.every` steps and after the last one. workers: threads that make samples.
+    validate: called after the steps at which it is due. workers: threads that make samples.
     """
 
     recipe: Recipe
@@ -142,6 +109,9 @@ class Trainer:
         steps, first = self.recipe.steps, self.setup.processes.first
         if first and self.setup.observer:
             self.setup.observer.begin(self.state.step, steps)
+        # A run that was killed in a validation has the step's checkpoint, but not its scores.
+        if self.state.step and not self.setup.processes.gather(self._validated())[0]:
+            self._validate()
         bad, session, mark = 0, 0.0, time.perf_counter()
         with Loader(self.setup.feed, self.indices, self.state.step, steps, workers=self.setup.workers) as loader:
             for step, drawn in loader:
@@ -153,19 +123,15 @@ class Trainer:
                 if first and self.setup.observer:
                     self.setup.observer.step(replace(report, seconds=seconds, waited=loader.waited / session))
                 bad = 0 if math.isfinite(report.norm) else bad + 1
-                if bad > PATIENCE:
+                if bad >= min(PATIENCE, steps):
                     raise SegicError(
                         f"the gradient was not finite for {bad} steps up to step {step + 1}; lower optimizer.lr, or "
                         "set precision to float32"
                     )
-                if self._due(self.recipe.checkpoint_every):
+                if self.state.step % self.recipe.checkpoint_every == 0 or self.state.step == steps:
                     self._save()
-                if self._due(self.recipe.validation.every):
-                    self._validate()
+                self._validate()
                 mark = time.perf_counter()
-
-    def _due(self, every: int) -> bool:
-        return bool(every) and (self.state.step % every == 0 or self.state.step == self.recipe.steps)
 
     def _step(self, step: int, drawn: list[Drawn]) -> StepReport:
         setup, recipe = self.setup, self.recipe
@@ -192,10 +158,13 @@ class Trainer:
             figures += terms.figures * share
             images += one.size * one.batch.masks.shape[1]
         norm = self._descend(figures, groups, plan)
-        totals = setup.processes.sum_(torch.cat([figures, figures.new_tensor([images])])).tolist()
-        skipped = tuple({s.file: s for one in drawn for s in one.skipped}.values())
-        values = dict(zip(FIGURES, totals, strict=False))
-        return StepReport(step + 1, values, rate, norm, 0.0, int(totals[-1]), 0.0, most_memory(device), skipped)
+        mine = {s.file: s for one in drawn for s in one.skipped}
+        counts = figures.new_tensor([images, len(mine)])
+        *means, images_of_all, files = setup.processes.sum_(torch.cat([figures, counts])).tolist()
+        if files:  # the first process lists what any of them has left out
+            mine = {file: s for theirs in setup.processes.gather(mine) for file, s in theirs.items()}
+        values, skipped = dict(zip(FIGURES, means, strict=True)), tuple(mine.values())
+        return StepReport(step + 1, values, rate, norm, 0.0, int(images_of_all), 0.0, most_memory(device), skipped)
 
     def _descend(self, figures: Tensor, groups: list[Group], plan: StepPlan) -> float:
         """The optimizer's step, and the gradient's norm before clipping. Stops the run when the loss is not finite."""
@@ -203,13 +172,16 @@ class Trainer:
         # All processes must agree to stop, or the others would wait for this one for ever.
         broken = setup.processes.sum_((~figures[:1].isfinite()).float()).item()
         if broken:
-            path = setup.run.path / f"failed-step-{plan.step:08d}-{setup.processes.rank}.pt"
+            step = plan.step + 1  # as the log and the bar count
+            path = setup.run.path / f"failed-step-{step:08d}-{setup.processes.rank}.pt"
             where = f"the last checkpoint is {next(reversed(setup.run.checkpoints()), 'none')}"
+            what = "Another process has saved its batch"
             if not figures[0].isfinite():
-                save_batch(setup.run, path, groups, plan)
+                save_batch(setup.run, path, groups, step)
+                what = f"Its batch is saved as {path}"
             raise SegicError(
-                f"the loss of step {plan.step} is not finite. Its batch is saved as {path}; {where}. Look for broken "
-                "masks in it, lower optimizer.lr, or set precision to float32"
+                f"the loss of step {step} is not finite. {what}; {where}. Look for broken masks in it, lower "
+                "optimizer.lr, or set precision to float32"
             )
         setup.processes.sum_gradients(self.parameters)  # before unscaling, so that all see the same overflow
         self.scaler.unscale_(self.optimizer)
@@ -244,9 +216,16 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
 
+    def _validated(self) -> bool:
+        """Whether the log has this step's validation."""
+        events = self.setup.run.events()
+        return any(e.get("kind") == "validation" and e.get("step") == self.state.step for e in events)
+
     def _validate(self) -> None:
         setup = self.setup
-        if setup.validate is not None and setup.processes.first:
+        if setup.validate is None or not setup.validate.due(self.state.step):
+            return
+        if setup.processes.first:
             decoder = averaged(self.decoder, self.average)
             scores = dict(setup.validate(decoder, self.state.step))
             value = scores.get(self.recipe.validation.metric)
@@ -267,7 +246,7 @@ def averaged(decoder: Decoder, average: Average) -> Decoder:
     return out.eval().requires_grad_(False)
 
 
-def save_batch(run: RunFolder, path: Path, groups: list[Group], plan: StepPlan) -> None:
+def save_batch(run: RunFolder, path: Path, groups: list[Group], step: int) -> None:
     """All tensors and file names of a step, to find out what was wrong with it."""
     content = [
         {
@@ -276,7 +255,7 @@ def save_batch(run: RunFolder, path: Path, groups: list[Group], plan: StepPlan) 
         }
         for g in groups
     ]  # fmt: skip
-    save_checkpoint(run, path, {"step": plan.step, "groups": content})
+    save_checkpoint(run, path, {"step": step, "groups": content})
 
 
 def most_memory(device: torch.device) -> int:

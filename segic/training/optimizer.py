@@ -26,8 +26,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
         progress = step / max(1, recipe.steps)
         rate *= how.floor + (1 - how.floor) * 0.5 * (1 + math.cos(math.pi * progress))
     elif how.shape == "steps":
-        # Epoch e, counted from 1, begins with step (e - 1) * steps_per_epoch.
-        passed = sum(step >= (epoch - 1) * recipe.steps_per_epoch for epoch in how.milestones)
+        passed = sum(step >= epochs * recipe.steps_per_epoch for epochs in how.milestones)
         rate *= how.factor**passed
     if how.warmup:
         rate *= min(1.0, (step + 1) / how.warmup)

@@ -6,9 +6,10 @@ handful, and a whole data set does not fit beside several workers.
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import cv2
@@ -50,54 +51,60 @@ class Photograph:
     instances: tuple[Instance, ...]
 
 
+class BrokenPicture(UsageError):
+    """A picture that cannot be used. file: its name. reason: in words."""
+
+    def __init__(self, file: str, reason: str):
+        super().__init__(f"the picture {file} {reason}; replace it or take it out of the annotations")
+        self.file = file
+        self.reason = reason
+
+
 class PictureCache:
-    """Decoded pictures by key, the least recently used dropped beyond `limit` bytes. Each process has its own."""
+    """Decoded pictures by key, the least recently used dropped beyond `limit` bytes. Threads may share it."""
 
     def __init__(self, limit: int = 256 << 20) -> None:
         self._limit = limit
         self._bytes = 0
         self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        self._lock = Lock()
 
     def photograph(self, path: Path) -> Picture:
-        """The (H, W, 3) uint8 RGB picture of a file. Raises UsageError when it is missing or does not decode."""
-        key = str(path)
-        found = self._pictures.get(key)
-        if found is None:
+        """The (H, W, 3) uint8 RGB picture of a file. Raises BrokenPicture when it is missing or does not decode."""
+
+        def read() -> NDArray[np.uint8]:
             try:
-                data = np.fromfile(path, np.uint8)
+                return np.fromfile(path, np.uint8)
             except OSError as error:
-                raise UsageError(
-                    f"the picture {path} cannot be read ({error.strerror}); complete the data set"
-                ) from error
-            found = decode(data, key)
-            self._keep(key, found)
-        else:
-            self._pictures.move_to_end(key)
-        return found
+                raise BrokenPicture(str(path), f"cannot be read ({error.strerror})") from error
+
+        return self._get(str(path), read)
 
     def encoded(self, key: str, data: bytes) -> Picture:
         """As `photograph`, for picture bytes held in memory."""
-        found = self._pictures.get(key)
-        if found is None:
-            found = decode(np.frombuffer(data, np.uint8), key)
-            self._keep(key, found)
-        else:
-            self._pictures.move_to_end(key)
-        return found
+        return self._get(key, lambda: np.frombuffer(data, np.uint8))
 
-    def _keep(self, key: str, picture: Picture) -> None:
+    def _get(self, key: str, read: Callable[[], NDArray[np.uint8]]) -> Picture:
+        with self._lock:
+            if key in self._pictures:
+                self._pictures.move_to_end(key)
+                return self._pictures[key]
+        picture = decode(read(), key)  # without the lock: threads decode beside each other
         picture.setflags(write=False)
-        self._pictures[key] = picture
-        self._bytes += picture.nbytes
-        while self._bytes > self._limit and len(self._pictures) > 1:
-            self._bytes -= self._pictures.popitem(last=False)[1].nbytes
+        with self._lock:
+            if key not in self._pictures:
+                self._pictures[key] = picture
+                self._bytes += picture.nbytes
+            while self._bytes > self._limit and len(self._pictures) > 1:
+                self._bytes -= self._pictures.popitem(last=False)[1].nbytes
+        return picture
 
 
 def decode(data: NDArray[np.uint8], name: str) -> Picture:
-    """(H, W, 3) uint8 RGB of an encoded picture. Raises UsageError when it does not decode."""
+    """(H, W, 3) uint8 RGB of an encoded picture. Raises BrokenPicture when it does not decode."""
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     if picture is None:
-        raise UsageError(f"the picture {name} does not decode; replace it or take it out of the annotations")
+        raise BrokenPicture(name, "does not decode")
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
 
 

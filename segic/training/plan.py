@@ -34,7 +34,8 @@ class StepPlan:
 
     chain: cached samples are three-frame chains rather than pairs. entities: how many a cached sample has. flip: cached
     features are mirrored. swap, video_swap: which frames change places. reversion, video_reversion: context reversion
-    after a pair, after a chain. predicted: a chain's recent frame carries the model's own prediction.
+    after a pair, after a chain. predicted: a chain's recent frame carries the model's own prediction. disturbed: a part
+    of its masks has another owner.
     """
 
     step: int
@@ -46,6 +47,7 @@ class StepPlan:
     reversion: bool
     video_reversion: bool
     predicted: bool
+    disturbed: bool = False
 
 
 def plan_step(recipe: Recipe, step: int) -> StepPlan:
@@ -60,7 +62,8 @@ def plan_step(recipe: Recipe, step: int) -> StepPlan:
     turn = rng.random()
     video_reversion = bool(turn < how.video_reversion)
     predicted = bool(turn < how.video_reversion + how.video_predicted)
-    return StepPlan(step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted)
+    disturbed = bool(rng.random() < how.video_disturbed)
+    return StepPlan(step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted, disturbed)
 
 
 def _number(rng: np.random.Generator, weights: Sequence[float]) -> int:

@@ -7,7 +7,14 @@ import numpy as np
 
 from segic.errors import UsageError
 from segic.training.cutouts import Cutout, cut_instance, read_stamps, usable_instances
-from segic.training.photographs import Photograph, Picture, PictureCache, read_backgrounds, read_photographs
+from segic.training.photographs import (
+    BrokenPicture,
+    Photograph,
+    Picture,
+    PictureCache,
+    read_backgrounds,
+    read_photographs,
+)
 
 VALIDATION_MODULUS = 10
 
@@ -30,14 +37,15 @@ class Pools:
     def picture(self, index: int) -> Picture:
         """The (H, W, 3) uint8 pixels of a photograph, read-only.
 
-        Raises UsageError when the file is missing, does not decode, or is not of the size that its masks were drawn in.
+        Raises BrokenPicture when the file is missing, does not decode, or is not of its masks' size.
         """
         photograph = self.photographs[index]
         picture = self.cache.photograph(photograph.path)
         if picture.shape[:2] != (photograph.height, photograph.width):
-            raise UsageError(
-                f"{photograph.path} is {picture.shape[1]}x{picture.shape[0]} pixels, its annotations are for "
-                f"{photograph.width}x{photograph.height}; resize neither or both"
+            raise BrokenPicture(
+                str(photograph.path),
+                f"is {picture.shape[1]}x{picture.shape[0]} pixels, its annotations are for "
+                f"{photograph.width}x{photograph.height}",
             )
         return picture
 

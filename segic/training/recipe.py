@@ -4,7 +4,7 @@ A recipe is TOML; `segic/training/recipes/` has the named ones. Unknown keys and
 How fast a run goes (device, workers, cache folder) is not part of it and is chosen on the command line.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,6 +13,7 @@ from segic.errors import UsageError
 from segic.presets import find_preset
 
 PATCH = 14
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -67,6 +68,40 @@ Kind = Literal["scenes", "semantic", "instance"]
 Layout = Literal["coco", "lvis", "ade20k", "fss1000", "folder"]
 
 
+class Composition(Part):
+    """Probabilities of what a composite scene may hold; see `segic.training.composites.Composition`."""
+
+    stamps: float = Field(default=0.5, ge=0, le=1)
+    wallpaper: float = Field(default=0.2, ge=0, le=1)
+    lookalike: float = Field(default=0.35, ge=0, le=1)
+    lookalike_labelled: float = Field(default=0.5, ge=0, le=1)
+    background_objects: float = Field(default=0.5, ge=0, le=1)
+    other_background: float = Field(default=0.2, ge=0, le=1)
+    fast: float = Field(default=0.25, ge=0, le=1)
+    object_blur: float = Field(default=0.25, ge=0, le=1)
+    reordered: float = Field(default=0.3, ge=0, le=1)
+    clustered: float = Field(default=0.35, ge=0, le=1)
+
+
+class Scenes(Part):
+    """Relative weights of the kinds of synthetic scene, and probabilities of a camera's defects; see `SceneMix`."""
+
+    views: float = Field(default=0.40, ge=0)
+    composite: float = Field(default=0.45, ge=0)
+    classes: float = Field(default=0.15, ge=0)
+    blur: float = Field(default=0.12, ge=0, le=1)
+    noise: float = Field(default=0.2, ge=0, le=1)
+    compression: float = Field(default=0.25, ge=0, le=1)
+    softness: float = Field(default=0.15, ge=0, le=1)
+    composition: Composition = Composition()
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> "Scenes":
+        if not self.views + self.composite + self.classes:
+            raise ValueError("scenes: views, composite and classes are all 0; give one of them a weight")
+        return self
+
+
 class DataSet(Part):
     """One data set of the mix.
 
@@ -78,6 +113,7 @@ class DataSet(Part):
     weight: how often it is drawn, relative to the others; 0 leaves it out.
     part:   "train" leaves out images whose number is divisible by `holdout`, "held-out" takes only those.
     exclude_fold: leaves out the classes of a COCO-20i fold, 0 to 3 (table 2). classes: takes only these, by name.
+    scenes: of scenes, instead of the data's. cached, cache_seed: a feature cache of this set's own, as in `data`.
     """
 
     kind: Kind
@@ -92,18 +128,9 @@ class DataSet(Part):
     holdout: int = Field(default=10, ge=2)
     exclude_fold: int | None = Field(default=None, ge=0, le=3)
     classes: list[str] = []
-
-
-class Scenes(Part):
-    """Relative weights of the kinds of synthetic scene, and probabilities of a camera's defects; see `SceneMix`."""
-
-    views: float = Field(default=0.40, ge=0)
-    composite: float = Field(default=0.45, ge=0)
-    classes: float = Field(default=0.15, ge=0)
-    blur: float = Field(default=0.12, ge=0, le=1)
-    noise: float = Field(default=0.2, ge=0, le=1)
-    compression: float = Field(default=0.25, ge=0, le=1)
-    softness: float = Field(default=0.15, ge=0, le=1)
+    scenes: Scenes | None = None
+    cached: int = Field(default=0, ge=0)
+    cache_seed: int = Field(default=0, ge=0)
 
 
 class Augmentation(Part):
@@ -126,7 +153,8 @@ class Augmentation(Part):
 class Data(Part):
     """size: side of the training pictures in pixels, a multiple of 14. entities: most masks an image.
     cached: samples whose features are computed once and kept; 0 computes features anew at every step. cache_seed: of
-    these samples. least_area: pixels that a mask must cover in an augmented picture."""
+    these samples. Data sets with a cache of their own are not among them; a sample's cache is drawn by its size.
+    least_area: pixels that a mask must cover in an augmented picture."""
 
     size: int = Field(ge=2 * PATCH, multiple_of=PATCH)
     entities: int = Field(default=10, ge=1, le=100)
@@ -136,6 +164,40 @@ class Data(Part):
     sets: dict[str, DataSet]
     scenes: Scenes = Scenes()
     augmentation: Augmentation = Augmentation()
+
+    @property
+    def caches(self) -> dict[tuple[str, ...], tuple[int, int]]:
+        """Which data sets are cached together -> (samples, seed); nothing where features are computed at every step."""
+        used = {name: one for name, one in self.sets.items() if one.weight > 0}
+        alone = {(name,): (one.cached, one.cache_seed) for name, one in used.items() if one.cached}
+        rest = tuple(name for name in used if (name,) not in alone)
+        return ({rest: (self.cached, self.cache_seed)} if rest and self.cached else {}) | alone
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> "Data":
+        """What a data set's kind or layout has no use for is refused, not passed over."""
+        for name, one in self.sets.items():
+            scenes = one.kind == "scenes"
+            useless = {
+                "layout": scenes and one.layout != "coco", "classes": scenes and one.classes,
+                "exclude_fold": one.exclude_fold is not None and (scenes or one.layout != "coco"),
+                "stamps": not scenes and one.stamps, "backgrounds": not scenes and one.backgrounds,
+                "scenes": not scenes and one.scenes is not None,
+            }  # fmt: skip
+            for key in (key for key, wrong in useless.items() if wrong):
+                raise ValueError(f"data.sets.{name}.{key} does not go with kind {one.kind!r} and layout {one.layout!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _all_cached_or_none(self) -> "Data":
+        used = {name for name, one in self.sets.items() if one.weight > 0}
+        cached = {name for names in self.caches for name in names}
+        if cached and cached != used:
+            raise ValueError(
+                f"data.sets.{min(used - cached)} is not cached, {min(cached)} is: give each a number of cached "
+                "samples, or data.cached for the rest, or none at all"
+            )
+        return self
 
 
 class Episode(Part):
@@ -151,6 +213,8 @@ class Episode(Part):
         each other's lists with their points, as in video. text: probability of the text being used, else it is ''.
     class_text, instance_text: the words, {} being the class.
     flip: probability of a step of cached features being mirrored.
+    video_disturbed: probability that a chain's recent frame has a part of its masks given to another owner, as happens
+        where objects touch: the given example is then the better witness.
     """
 
     reversion: float = Field(default=1.0, ge=0, le=1)
@@ -159,14 +223,26 @@ class Episode(Part):
     swap: float = Field(default=0.0, ge=0, le=1)
     video_swap: float = Field(default=0.0, ge=0, le=1)
     recent: float = Field(default=1.0, ge=0, le=1)
-    entities: list[float] = []
-    pair_entities: list[float] = []
+    entities: list[NotNegative] = []
+    pair_entities: list[NotNegative] = []
     negatives: float = Field(default=0.5, ge=0, le=1)
     crossed_points: bool = False
     text: float = Field(default=0.75, ge=0, le=1)
     class_text: str = "a photo of a {}."
     instance_text: str = "please segment the instances."
     flip: float = Field(default=0.0, ge=0, le=1)
+    video_disturbed: float = Field(default=0.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _usable(self) -> "Episode":
+        for name, shares in (("entities", self.entities), ("pair_entities", self.pair_entities)):
+            if shares and not sum(shares):
+                raise ValueError(f"episode.{name} {shares}: expected at least one number above 0, or none at all")
+        try:
+            self.class_text.format("cat")
+        except (LookupError, ValueError):
+            raise ValueError(f"episode.class_text {self.class_text!r}: expected words and {{}} for the class") from None
+        return self
 
 
 class Loss(Part):
@@ -189,7 +265,7 @@ class Optimizer(Part):
 
     lr: float = Field(default=1e-4, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
-    betas: list[float] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
+    betas: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default=[0.9, 0.999], min_length=2, max_length=2)
     decay: Literal["all", "matrices"] = "all"
     clip: float = Field(default=1.0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
@@ -198,7 +274,7 @@ class Optimizer(Part):
 class Schedule(Part):
     """Length and learning rate. One of steps and epochs is given; an epoch is `samples` samples.
 
-    shape: "steps" multiplies the rate by `factor` at the start of each epoch in `milestones` (the first epoch is 1);
+    shape: "steps" multiplies the rate by `factor` after as many whole epochs as `milestones` says, as the authors do;
     "cosine" falls to `floor` of the rate; "constant". warmup: steps of linear rise.
     """
 
@@ -206,7 +282,7 @@ class Schedule(Part):
     epochs: int = Field(default=0, ge=0)
     samples: int = Field(default=160_000, ge=1)
     shape: Literal["steps", "cosine", "constant"] = "steps"
-    milestones: list[int] = []
+    milestones: list[Annotated[int, Field(ge=1)]] = []
     factor: float = Field(default=0.1, gt=0, le=1)
     floor: float = Field(default=0.0, ge=0, le=1)
     warmup: int = Field(default=0, ge=0)
@@ -219,8 +295,9 @@ class Schedule(Part):
 
 
 class Validation(Part):
-    """Every `every` steps (0: never) on `samples` fixed episodes of `sets`, and every `video_every` on the video folder
-    that the command line names. metric: which of the two chooses the best checkpoint. grid: episodes in the picture."""
+    """Every `every` steps on `samples` fixed episodes of `sets`, and every `video_every` steps on the video folder that
+    the command line names; both at the end too, and only there with 0. metric: which of the two chooses the best
+    checkpoint. grid: episodes in the picture."""
 
     every: int = Field(default=0, ge=0)
     samples: int = Field(default=96, ge=1)
@@ -259,8 +336,8 @@ class Recipe(Part):
             raise ValueError("data.sets: every data set has weight 0; nothing is left to train on")
         if (
             config.instructions.meta == "text"
-            and self.data.cached
-            and any(one.kind == "semantic" for one in self.data.sets.values())
+            and self.data.caches
+            and any(one.kind == "semantic" for one in self.data.sets.values() if one.weight > 0)
         ):
             raise ValueError("data.cached: cached samples keep no class names; train on text with cached = 0")
         return self

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segic.errors import SegicError, UsageError
-from segic.training.recipe_file import difference
+from segic.training.recipe_file import difference, parse_recipe
 
 KEEP = 2  # newest checkpoints; the best one is kept beside them
 
@@ -20,7 +20,8 @@ KEEP = 2  # newest checkpoints; the best one is kept beside them
 class RunFolder:
     """The paths of a run.
 
-    recipe.json: the resolved recipe. log.jsonl: a line an event. checkpoints/step-00000500.pt and best.pt.
+    recipe.json: the resolved recipe. init.json: the file of its first weights, if any. log.jsonl: a line an event.
+    checkpoints/step-00000500.pt and best.pt.
     predictions/: a picture a validation. skipped.jsonl: files that could not be used.
     """
 
@@ -43,6 +44,10 @@ class RunFolder:
         return self.path / "predictions"
 
     @property
+    def _init(self) -> Path:
+        return self.path / "init.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.pt"
 
@@ -54,20 +59,33 @@ class RunFolder:
         """Where the checkpoint after `step` steps lies."""
         return self.path / "checkpoints" / f"step-{step:08d}.pt"
 
-    def create(self, recipe: Mapping[str, Any]) -> None:
-        """A new run. UsageError when the folder holds something already."""
+    def refuse_existing(self) -> None:
+        """UsageError when the folder holds something already."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             what = "holds a run; go on with --resume" if self.recipe.is_file() else "is not empty"
             raise UsageError(f"{self.path} {what}, or give another folder with --out")
+
+    def create(self, recipe: Mapping[str, Any], init: Path | None = None) -> None:
+        """A new run, which starts from the weights `init`. UsageError when the folder holds something already."""
+        self.refuse_existing()
         try:
             (self.path / "checkpoints").mkdir(parents=True)
         except OSError as error:
             raise UsageError(f"the run folder {self.path} cannot be made: {error}") from error
+        if init is not None:
+            write_text(self._init, json.dumps(str(init.resolve())) + "\n")
         write_text(self.recipe, json.dumps(recipe, indent=2) + "\n")
+
+    def started_from(self) -> Path | None:
+        """The weights that the run started from; a resume without any checkpoint needs them again."""
+        if self.checkpoints() or not self._init.is_file():
+            return None
+        return Path(json.loads(self._init.read_text(encoding="utf-8")))
 
     def resume(self, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
         """The recipe that the run was started with. UsageError when there is none or `recipe` differs, showing how."""
-        before = self.read_recipe()
+        # Values that did not exist when the run was started are what they are by default.
+        before = parse_recipe(self.read_recipe(), str(self.recipe)).as_dict()
         if recipe is not None and (lines := difference(before, recipe)):
             raise UsageError(
                 f"{self.path} was started with another recipe, so that --resume would not continue it:\n  "
@@ -91,19 +109,28 @@ class RunFolder:
         append_line(self.log, {"kind": kind, **values})
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The log's lines in order. A line that a kill cut short is passed over."""
-        if not self.log.is_file():
-            return
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                yield json.loads(line)
+        """The log's lines in order."""
+        yield from read_lines(self.log)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What `append_line` wrote, nothing where there is no file. A line that was cut short is passed over."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own. SegicError when it cannot be written."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        with path.open("ab+") as file:
+            ended = True
+            if file.tell():  # a full disk may have cut the last line short
+                file.seek(-1, os.SEEK_END)
+                ended = file.read(1) == b"\n"
+            file.write((b"" if ended else b"\n") + json.dumps(values).encode() + b"\n")
     except OSError as error:
         raise SegicError(f"{path} cannot be written: {error}; make room and go on with --resume") from error
 

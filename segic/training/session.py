@@ -14,13 +14,13 @@ from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
 from segic.errors import UsageError
 from segic.text import TextEncoder
-from segic.training.cache import Progress, cache_name, fill_cache
+from segic.training.cache import Progress, cache_name, fill_cache, left_out
 from segic.training.distributed import Processes, join, leave
 from segic.training.feeds import CachedFeed, Feed, LiveFeed, index_cache
 from segic.training.journal import Journal, circumstances
 from segic.training.loop import Setup, Trainer
 from segic.training.recipe import DataSet, Recipe
-from segic.training.run_folder import RunFolder, load_checkpoint
+from segic.training.run_folder import RunFolder, append_line, load_checkpoint
 from segic.training.sources import Source, open_sources
 from segic.training.texts import encode_texts
 from segic.training.validation import Episodes
@@ -81,22 +81,29 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     recipe = request.recipe
     run = RunFolder(request.out)
     processes.share(recipe.batch)
+    # Reading the data takes minutes: what is refused at once comes first.
+    if recipe.validation.metric == "video" and hooks.video is None:
+        raise UsageError('validation.metric is "video", but no folder of videos is given; give --davis FOLDER')
+    init = request.init
+    if request.resume:
+        run.resume(recipe.as_dict())
+        init = init or run.started_from()
+    elif processes.first:
+        run.refuse_existing()
     sources = open_sources(recipe.data.sets, recipe.data, request.data)
     held_out = open_sources(recipe.validation.sets, recipe.data, request.data)
     config = recipe.model.config()
     texts = encode_texts(recipe, config, [*sources, *held_out], hooks.text)
-    # Before any long work, and before another process can look for it.
-    if request.resume:
-        run.resume(recipe.as_dict())
-    elif processes.first:
-        run.create(recipe.as_dict())
-    processes.wait()
     seed_everything(recipe)
     backbone = (hooks.backbone or _opener(request.backbone_weights))(config)
     backbone = backbone.to(device=device, dtype=choose_dtype("auto", device))
     decoder = Decoder(config, backbone.width, backbone.width)
-    if request.init is not None:
-        load_initial(decoder, request.init)
+    if init is not None:
+        load_initial(decoder, init)
+    # After what may be refused, before any long work, and before another process can look for it.
+    if not request.resume and processes.first:
+        run.create(recipe.as_dict(), init)
+    processes.wait()
     notes = [f"{source.name}: {note}" for source, _ in sources for note in source.notes]
     notes += [f"held-out {source.name}: {note}" for source, _ in held_out for note in source.notes]
     if processes.first:
@@ -104,18 +111,22 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
             hooks.note(note)
     opening = _Opening(request, hooks, processes, backbone, config)
     feed = opening.feed(sources)
-    episodes = opening.episodes(held_out, device, texts) if held_out and recipe.validation.every else None
+    episodes = opening.episodes(held_out, device, texts) if held_out else None
+    for note in opening.left_out:
+        if processes.first:
+            hooks.note(note)
+    notes += opening.left_out
     journal = Journal(run, quiet=request.quiet) if processes.first else None
-    validate = _validation(recipe, config, backbone, run, episodes, hooks.video)
+    validate = _Validation(recipe, config, backbone, run, episodes, hooks.video)
     setup = Setup(
-        recipe, config, decoder, None if recipe.data.cached else backbone, feed, run, device, texts, processes,
+        recipe, config, decoder, None if recipe.data.caches else backbone, feed, run, device, texts, processes,
         request.workers, journal, validate,
     )  # fmt: skip
     trainer = Trainer(setup)
     start = trainer.resume() if request.resume else 0
     if processes.first:
         run.append("resume" if request.resume else "start", {
-            "step": start, "notes": notes, "init": str(request.init) if request.init else None,
+            "step": start, "notes": notes, "init": init.name if init else None,
             **circumstances(device, processes.count),
         })  # fmt: skip
     try:
@@ -130,21 +141,23 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
 
 @dataclass(frozen=True)
 class _Opening:
-    """Makes feeds, cached or not."""
+    """Makes feeds, cached or not. left_out: of the caches, in words."""
 
     request: Request
     hooks: Hooks
     processes: Processes
     backbone: Backbone
     config: ModelConfig
+    left_out: list[str] = field(default_factory=list)
 
     def feed(self, sources: list[tuple[Source, float]]) -> Feed:
         recipe = self.request.recipe
-        live = LiveFeed(recipe, sources)
-        if not recipe.data.cached:
-            return live
-        paths = self._cached(recipe.data.sets, sources, live, recipe.data.cached, recipe.data.cache_seed, "features")
-        return CachedFeed(recipe, index_cache(paths))
+        paths: list[Path] = []
+        for names, (count, seed) in recipe.data.caches.items():
+            sets = {name: recipe.data.sets[name] for name in names}
+            among = [(source, weight) for source, weight in sources if source.name in names]
+            paths += self._cached(sets, among, LiveFeed(recipe, among), count, seed, f"features of {', '.join(names)}")
+        return CachedFeed(recipe, index_cache(paths)) if paths else LiveFeed(recipe, sources)
 
     def episodes(
         self, sources: list[tuple[Source, float]], device: torch.device, texts: Mapping[str, torch.Tensor]
@@ -152,7 +165,7 @@ class _Opening:
         recipe, how = self.request.recipe, self.request.recipe.validation
         live = LiveFeed(recipe, sources)
         cached: list[Path] = []
-        if recipe.data.cached:
+        if recipe.data.caches:
             cached = self._cached(how.sets, sources, live, how.samples, how.seed, "held-out features")
         return Episodes(recipe, self.config, self.backbone, device, texts, cached, live)
 
@@ -164,29 +177,42 @@ class _Opening:
         root = self.request.cache or self.request.data / "features"
         folder = root / cache_name(sets, data, seed, self.config.backbone, self.config.layers)
         progress = self.hooks.progress(what) if self.processes.first else None
-        return fill_cache(folder, sources, live, self.backbone, data, count, seed, self.processes, progress)
+        paths = fill_cache(folder, sources, live, self.backbone, data, count, seed, self.processes, progress)
+        self.left_out.extend(left_out(paths))
+        return paths
 
 
-def _validation(
-    recipe: Recipe,
-    config: ModelConfig,
-    backbone: Backbone,
-    run: RunFolder,
-    episodes: Episodes | None,
-    video: VideoScores | None,
-) -> Callable[[Decoder, int], dict[str, float]]:
-    """Held-out episodes at every validation; videos every `video_every` steps and at the end."""
+@dataclass(frozen=True)
+class _Validation:
+    """Held-out episodes every `every` steps, videos every `video_every` steps; what there is of both at the end."""
 
-    def validate(decoder: Decoder, step: int) -> dict[str, float]:
+    recipe: Recipe
+    config: ModelConfig
+    backbone: Backbone
+    run: RunFolder
+    episodes: Episodes | None
+    video: VideoScores | None
+
+    def due(self, step: int) -> bool:
+        how = self.recipe.validation
+        return (self.episodes is not None and self._now(step, how.every)) or (
+            self.video is not None and self._now(step, how.video_every)
+        )
+
+    def __call__(self, decoder: Decoder, step: int) -> dict[str, float]:
+        how = self.recipe.validation
         scores: dict[str, float] = {}
-        if episodes is not None:
-            scores |= episodes(decoder, run.predictions / f"step-{step:08d}.png")
-        every = recipe.validation.video_every
-        if video is not None and (step == recipe.steps or (every and step % every == 0)):
-            scores |= video(config, backbone, decoder)
+        if self.episodes is not None and self._now(step, how.every):
+            known = set(self.episodes.left_out)
+            scores |= self.episodes(decoder, self.run.predictions / f"step-{step:08d}.png")
+            for file in self.episodes.left_out.keys() - known:
+                append_line(self.run.skipped, {"file": file, "reason": self.episodes.left_out[file]})
+        if self.video is not None and self._now(step, how.video_every):
+            scores |= self.video(self.config, self.backbone, decoder)
         return scores
 
-    return validate
+    def _now(self, step: int, every: int) -> bool:
+        return step == self.recipe.steps or (every > 0 and step % every == 0)
 
 
 def _opener(weights: Path | None) -> OpenBackbone:
@@ -216,7 +242,12 @@ def load_initial(decoder: Decoder, path: Path) -> None:
 
         tensors = {key: value.float() for key, value in load_tensors(path).items()}
     else:
-        tensors = load_checkpoint(path)["average"]
+        state = load_checkpoint(path)
+        if "average" not in state:
+            raise UsageError(
+                f"{path} is no checkpoint of a run; `segic models convert` makes a .safetensors file of a released one"
+            )
+        tensors = state["average"]
     try:
         decoder.load_state_dict(tensors)
     except RuntimeError as error:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,10 @@ ENTITIES = 3  # of a cached sample
 
 @dataclass(frozen=True)
 class Episodes:
-    """A fixed set of held-out samples: paths of cached ones, or a feed that draws the same ones each time."""
+    """A fixed set of held-out samples: paths of cached ones, or a feed that draws the same ones each time.
+
+    left_out: why by file, of those that could not be used so far.
+    """
 
     recipe: Recipe
     config: ModelConfig
@@ -35,6 +38,7 @@ class Episodes:
     texts: Texts
     cached: Sequence[Path] = ()
     feed: LiveFeed | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, decoder: Decoder, picture: Path | None = None) -> dict[str, float]:
         """Scores of a decoder in evaluation mode: IoU on the last frame by kind of sample ("pair", "views", ...), and
@@ -44,6 +48,7 @@ class Episodes:
         rows: list[Row] = []
         for index in range(len(self)):
             drawn = self.draw(index)
+            self.left_out.update((one.file, one.reason) for one in drawn.skipped)
             (group,) = make_groups([drawn], self.config, self.backbone, self.device, self.texts)
             logits = answer(decoder, self.config, group, crossed_points=self.recipe.episode.crossed_points)
             last = group.batch.masks.shape[1] - 1

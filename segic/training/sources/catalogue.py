@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segic.errors import UsageError
 from segic.training.photographs import Instance, coverage
 from segic.training.sources.sample import Unusable
 
@@ -54,30 +53,45 @@ class RunLengths:
             if flat.size != size[0] * size[1]:
                 raise Unusable(self.file, f"a run-length mask has {flat.size} pixels, expected {size[0] * size[1]}")
             return flat.reshape(size[::-1]).T
-        try:
-            from pycocotools import mask as coco_mask
-        except ImportError:
-            raise UsageError(
-                f"{self.file} has compressed run-length masks, which need pycocotools: pip install 'segic[coco]'"
-            ) from None
+        from pycocotools import mask as coco_mask  # that it is there was seen when the file was read
+
         return np.asarray(coco_mask.decode(dict(self.segmentation)), np.bool_)
 
 
 @dataclass(frozen=True)
 class Value:
-    """The pixels of an index mask file that hold one value; None: all that are not zero."""
+    """The pixels of an index mask file that hold one value."""
 
     path: Path
-    value: int | None
+    value: int
 
     def read(self, size: Size) -> NDArray[np.bool_]:
-        labels = read_index(self.path)
-        if labels.shape != size:
-            raise Unusable(
-                str(self.path),
-                f"the mask is {labels.shape[1]}x{labels.shape[0]} pixels, its image is {size[1]}x{size[0]}",
-            )
-        return labels != 0 if self.value is None else labels == self.value
+        return np.asarray(_of_size(read_index(self.path), size, self.path) == self.value)
+
+
+@dataclass(frozen=True)
+class White:
+    """The pixels of a picture file that are lighter than middle grey, as FSS-1000 draws its masks."""
+
+    path: Path
+
+    def read(self, size: Size) -> NDArray[np.bool_]:
+        from PIL import Image
+
+        try:
+            with Image.open(self.path) as image:
+                grey = np.asarray(image.convert("L"))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise Unusable(str(self.path), f"does not decode as a mask ({error})") from error
+        return _of_size(grey, size, self.path) >= 128
+
+
+def _of_size(values: NDArray[Any], size: Size, path: Path) -> NDArray[Any]:
+    if values.shape != size:
+        raise Unusable(
+            str(path), f"the mask is {values.shape[1]}x{values.shape[0]} pixels, its image is {size[1]}x{size[0]}"
+        )
+    return values
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """COCO's format: COCO itself, LVIS, and own data."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,15 @@ _LVIS = (
 
 _COCO_FILES = ("annotations/instances_train2014.json", "instances.json", "annotations/instances_train2017.json")
 _LVIS_FILES = ("lvis/lvis_v1_train.json", "lvis_v1_train.json", "annotations/lvis_v1_train.json")
-_FOLDERS = ("images", "train2014", "train2017", "val2014", "val2017", ".")
+_PARTS = ("train2014", "train2017", "val2014", "val2017")
+_FOLDERS = ("images", *_PARTS, *(f"images/{part}" for part in _PARTS), ".")
 FOLDS = 4  # of COCO-20i
 
 
 def read_coco(one: DataSet, root: Path) -> Catalogue:
-    """The data set `one` under `root`. Crowds, empty masks and images without a mask are left out and counted.
+    """The data set `one` under `root`. Empty masks and images without a mask are left out and counted, and crowds, but
+    for "semantic" sets, where they belong to their class. There, LVIS's classes of which an image has more than is
+    annotated are left out.
 
     Raises UsageError that names the folder or file that is missing or broken and where to get it.
     """
@@ -37,7 +41,7 @@ def read_coco(one: DataSet, root: Path) -> Catalogue:
     file = pick(base, [one.annotations] if one.annotations else _LVIS_FILES if lvis else _COCO_FILES, help_)
     folders = [base / one.images] if one.images else [base / name for name in _FOLDERS]
     if lvis and not one.images:
-        folders += [base / "coco", root / "coco"]
+        folders += [file.parent, base / "coco", root / "coco", root / "coco" / "images"]
     document = _load(file)
     try:
         return _catalogue(document, file, folders, one, help_)
@@ -62,11 +66,16 @@ def _catalogue(document: dict[str, Any], file: Path, folders: list[Path], one: D
         names[c["id"]] for i, c in enumerate(ordered) if one.exclude_fold is not None and i % FOLDS == one.exclude_fold
     ]
     grouped: dict[Any, list[Entity]] = {}
-    crowds = empty = partial = 0
+    crowds = empty = partial = partial_masks = 0
+    unfinished: dict[Any, list[int]] = {}
+    if one.kind == "semantic":
+        unfinished = {image["id"]: image.get("not_exhaustive_category_ids", []) for image in document["images"]}
     for annotation in document["annotations"]:
         mask = _mask(annotation, str(file))
-        if annotation.get("iscrowd"):
+        if annotation.get("iscrowd") and one.kind != "semantic":
             crowds += 1
+        elif annotation["category_id"] in unfinished.get(annotation["image_id"], ()):
+            partial_masks += 1
         elif mask is None:
             empty += 1
         else:
@@ -96,6 +105,7 @@ def _catalogue(document: dict[str, Any], file: Path, folders: list[Path], one: D
         (len(missing), f"images are not in the folder, {missing[0] if missing else ''} for one"),
         (crowds, "crowd masks left out"),
         (empty, "empty masks left out"),
+        (partial_masks, "masks left out of classes that an image has more of than is annotated"),
         (partial, "images left out of which not all instances are annotated"),
     )
     notes = tuple(f"{count} {what}" for count, what in counted if count)
@@ -108,6 +118,8 @@ def _mask(annotation: dict[str, Any], file: str) -> MaskSource | None:
     if annotation.get("area", 1) < 1 or not segmentation:
         return None
     if isinstance(segmentation, dict):
+        if not isinstance(segmentation["counts"], list) and find_spec("pycocotools") is None:
+            raise UsageError(f"{file} has compressed masks, which need pycocotools: pip install 'segic[coco]'")
         return RunLengths(segmentation, file)
     rings = tuple(np.asarray(flat, np.float32).reshape(-1, 2) for flat in segmentation if len(flat) >= 6)
     return Polygons(rings) if rings else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from segic.errors import UsageError
 from segic.training.recipe import DataSet
-from segic.training.sources.catalogue import Catalogue, Entity, Item, Value, read_index
+from segic.training.sources.catalogue import Catalogue, Entity, Item, Value, White, read_index
 from segic.training.sources.listing import folder_of, listing, pick
 from segic.training.sources.sample import INSTANCES, Unusable
 from segic.weights.cache import cache_dir
@@ -23,6 +23,7 @@ _ADE = (
 _FSS = "FSS-1000 is at https://github.com/HKUSTCV/FSS-1000: a folder for each class with 1.jpg, 1.png, ..."
 _FOLDER = "Expected images/ with pictures and masks/ with a PNG of the same name for each"
 _FSS_LISTS = ("trn.txt", "train.txt", "splits/trn.txt", "splits/train.txt")
+_FSS_TEST_LISTS = ("fss_test_set.txt", "test.txt", "splits/test.txt")
 _PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 VOID = 255
 
@@ -88,7 +89,9 @@ def _from_masks(one: DataSet, pictures: Path, masks: Path, names: dict[int, str]
 
 
 def read_fss1000(one: DataSet, root: Path) -> Catalogue:
-    """FSS-1000's classes in the training list, all of them without one (a note says so)."""
+    """FSS-1000's classes in the training list; without one, those that are not in the test list; without either all of
+    them (a note says so).
+    """
     base = root / one.path
     if not base.is_dir():
         raise UsageError(f"the folder {base} does not exist. {_FSS}")
@@ -99,13 +102,18 @@ def read_fss1000(one: DataSet, root: Path) -> Catalogue:
             raise UsageError(f"{lists[0]} does not exist; found {listing(base)}")
     else:
         file = next((base / name for name in _FSS_LISTS if (base / name).is_file()), None)
-    inner = base / "fewshot_data" if (base / "fewshot_data").is_dir() else base
+    inner = base
+    while (inner / "fewshot_data").is_dir():  # the archive has one inside the other
+        inner = inner / "fewshot_data"
+    notes = []
     if file is not None:
-        names = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        notes = []
+        names = _lines(file)
     else:
-        names = sorted(p.name for p in inner.iterdir() if (p / "1.jpg").is_file())
-        notes = ["no list of training classes was found, so all are taken, test classes too"]
+        test = next((base / name for name in _FSS_TEST_LISTS if (base / name).is_file()), None)
+        left_out = set(_lines(test)) if test is not None else set()
+        names = sorted(p.name for p in inner.iterdir() if (p / "1.jpg").is_file() and p.name not in left_out)
+        if test is None:
+            notes = ["no list of training classes was found, so all are taken, test classes too"]
     items, lacking = [], []
     for name in names:
         if not (inner / name).is_dir():
@@ -115,13 +123,17 @@ def read_fss1000(one: DataSet, root: Path) -> Catalogue:
                 continue
             mask = path.with_suffix(".png")
             if mask.is_file():
-                items.append(Item(path, (Entity(name.replace("_", " "), Value(mask, None)),)))
+                items.append(Item(path, (Entity(name.replace("_", " "), White(mask)),)))
             else:
                 lacking.append(str(mask))
     if not items:
         raise UsageError(f"{inner} holds no class folders with 1.jpg and 1.png; found {listing(inner)}. {_FSS}")
     notes += [f"{len(lacking)} masks are missing, {lacking[0]} for one"] if lacking else []
     return Catalogue(tuple(items), tuple(notes)).only(one.classes, ())
+
+
+def _lines(file: Path) -> list[str]:
+    return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def _values(masks: Sequence[Path]) -> tuple[list[list[int]], list[str]]:

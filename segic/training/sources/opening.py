@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from segic.errors import UsageError
+from segic.training.composites import Composition
 from segic.training.photographs import Photograph
 from segic.training.pools import Pools, load_pools
-from segic.training.recipe import Data, DataSet
+from segic.training.recipe import Data, DataSet, Scenes
 from segic.training.scenes import SceneMix
 from segic.training.sources.catalogue import Catalogue
 from segic.training.sources.coco import read_coco
@@ -45,11 +46,16 @@ def open_sources(sets: Mapping[str, DataSet], data: Data, root: Path) -> list[tu
 
 def _open(name: str, one: DataSet, data: Data, root: Path) -> Source:
     if one.kind == "scenes":
-        return SyntheticScenes(name, _pools(one, root), data.size, SceneMix(**data.scenes.model_dump()), data.entities)
+        return SyntheticScenes(name, _pools(one, root), data.size, _mix(one.scenes or data.scenes), data.entities)
     catalogue = _READERS[one.layout](one, root)
     if one.kind == "semantic":
         return SemanticPairs(name, catalogue, data.size, data.augmentation, data.least_area)
     return InstanceViews(name, catalogue, data.size, data.augmentation, data.least_area, data.entities)
+
+
+def _mix(scenes: Scenes) -> SceneMix:
+    values = scenes.model_dump()
+    return SceneMix(**values | {"composition": Composition(**values["composition"])})
 
 
 def _pools(one: DataSet, root: Path) -> Pools:

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from segic.training.photographs import BrokenPicture
 from segic.training.pools import Pools
-from segic.training.scenes import Scene, SceneMix, make_scene
-from segic.training.sources.sample import INSTANCES, Sample
+from segic.training.scenes import SceneMix, make_scene
+from segic.training.sources.sample import INSTANCES, Sample, Unusable
 
 
 class SyntheticScenes:
@@ -19,13 +20,12 @@ class SyntheticScenes:
             f"cut-outs with alpha, {len(pools.backgrounds)} backgrounds",
         )
 
-    def scene(self, rng: np.random.Generator) -> Scene:
-        """One scene with all its objects."""
-        return make_scene(rng, self.pools, self._size, self.mix)
-
     def draw(self, rng: np.random.Generator) -> Sample:
         """See `Source`."""
-        scene = self.scene(rng)
+        try:
+            scene = make_scene(rng, self.pools, self._size, self.mix)
+        except BrokenPicture as error:
+            raise Unusable(error.file, error.reason) from error
         ids = rng.permutation(np.arange(1, scene.count + 1))[: self._entities]
         masks = scene.labels[:, None] == ids[None, :, None, None]
         side = (self._size, self._size)

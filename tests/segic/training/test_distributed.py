@@ -64,6 +64,8 @@ def test_two_processes_agree_and_share_the_batch(
     tmp_path: Path, make_recipe: Callable[..., Recipe], fit: Callable[..., RunFolder]
 ) -> None:
     recipe = make_recipe(schedule__steps=2, episode__reversion=0.5)
+    for number in range(6):
+        (tmp_path / "data" / "images" / f"{number}.png").write_bytes(b"no picture")
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
     (tmp_path / "program.py").write_text(_PROGRAM)
     port = str(free_port())
@@ -86,7 +88,11 @@ def test_two_processes_agree_and_share_the_batch(
     drawn = [(tmp_path / f"drawn-{rank}.json").read_text() for rank in range(2)]
     assert drawn == ["[[0, 0], [1, 0]]", "[[0, 1], [1, 1]]"]
     # And one process does the same work, apart from the order of additions.
-    alone = load_checkpoint(fit("alone", recipe=recipe).checkpoints()[-1])["decoder"]
+    run = fit("alone", recipe=recipe)
+    assert sorted(run.skipped.read_text().splitlines()) == sorted(
+        (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()
+    )
+    alone = load_checkpoint(run.checkpoints()[-1])["decoder"]
     worst = max((a[key] - alone[key]).abs().max().item() for key in a)
     assert worst < 2 * recipe.optimizer.lr
     moved = max((a[key] - alone[key]).abs().mean().item() for key in a)

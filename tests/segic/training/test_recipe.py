@@ -30,16 +30,17 @@ def test_the_papers_recipe_is_the_papers() -> None:
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay) == (1e-4, 1e-4)
     assert {one.weight for one in recipe.data.sets.values()} == {1.0}
     assert (recipe.episode.text, recipe.episode.negatives, recipe.episode.reversion) == (0.75, 0.5, 1.0)
-    # Epoch 10 of 12 is the first with a tenth of the rate.
-    assert learning_rate(recipe, 9 * 5000 - 1) == 1e-4
-    assert learning_rate(recipe, 9 * 5000) == pytest.approx(1e-5)
+    # Epoch 10 of 0 to 11 is the first with a tenth of the rate, as the authors' StepLR(10) makes it.
+    assert learning_rate(recipe, 10 * 5000 - 1) == 1e-4
+    assert learning_rate(recipe, 10 * 5000) == pytest.approx(1e-5)
+    assert learning_rate(recipe, recipe.steps - 1) == pytest.approx(1e-5)
     assert load_recipe("paper-b-ablation").steps == 30000
 
 
 def test_the_shipped_recipe_trains_the_shipped_preset() -> None:
     recipe = load_recipe("segic-s")
     assert recipe.model.config() == PRESETS["segic-s"].config
-    assert learning_rate(recipe, 0) == pytest.approx(recipe.optimizer.lr / 100)
+    assert learning_rate(recipe, 0) == pytest.approx(recipe.optimizer.lr / recipe.schedule.warmup)
     assert learning_rate(recipe, recipe.steps) == pytest.approx(0.02 * recipe.optimizer.lr)
 
 
@@ -90,6 +91,12 @@ def test_a_preset_can_be_changed_part_by_part() -> None:
         ("data.cached=100", "cached samples keep no class names"),
         ("data.augmentation.crop=[0.5, 0.3]", "crop [0.5, 0.3]: expected a smaller and a larger"),
         ("name.x=1", "name is a value, not a table"),
+        ("optimizer.betas=[0.9, 1.5]", "optimizer.betas.1 is 1.5 (a number): input should be less than 1"),
+        ("episode.entities=[0.0, 0.0]", "episode.entities [0.0, 0.0]: expected at least one number above 0"),
+        ("episode.class_text='a {thing}'", "episode.class_text 'a {thing}': expected words and {} for the class"),
+        ("data.scenes={views=0, composite=0, classes=0}", "views, composite and classes are all 0"),
+        ("data.sets.ade20k.exclude_fold=1", "data.sets.ade20k.exclude_fold does not go with kind 'semantic'"),
+        ("data.sets.lvis.stamps=x", "data.sets.lvis.stamps does not go with kind 'instance' and layout 'lvis'"),
         ("lr", "expected key=value"),
     ],
 )
@@ -127,3 +134,16 @@ def test_differences_are_shown_by_key() -> None:
         "b.c: 2 -> 4", "b.d: 3 -> '(not set)'", "e: '(not set)' -> 5",
     ]  # fmt: skip
     assert difference(a, a) == []
+
+
+def test_data_sets_with_a_cache_of_their_own() -> None:
+    recipe = load_recipe("segic-s")
+    assert recipe.data.caches == {("scenes",): (1400, 7), ("lookalikes",): (900, 11)}
+    shared = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.cached=50", "data.cache_seed=2"])
+    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (900, 11)}
+    left_out = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.sets.scenes.weight=0.0"])
+    assert left_out.data.caches == {("lookalikes",): (900, 11)}
+    with pytest.raises(UsageError, match=r"data\.sets\.scenes is not cached, lookalikes is: give each"):
+        load_recipe("segic-s", ["data.sets.scenes.cached=0"])
+    assert recipe.data.sets["lookalikes"].scenes is not None
+    assert recipe.data.sets["lookalikes"].scenes.composition.lookalike == 0.8

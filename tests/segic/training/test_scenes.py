@@ -1,6 +1,7 @@
 """Synthetic training scenes, made of tiny pictures whose colours say what every pixel is."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -312,3 +313,14 @@ def test_pools_without_a_visible_object_end_with_an_error(tmp_path: Path) -> Non
     pools = load_pools(*write_data(tmp_path / "photographs", (1, 2), ((0, 50, 50, 51, 51),)))
     with pytest.raises(SegicError, match="no scene"):
         make_scene(np.random.default_rng(0), pools, SIZE, SceneMix(views=1, composite=0, classes=0))
+
+
+def test_threads_share_a_cache_of_pictures(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path in paths:
+        cv2.imwrite(str(path), np.zeros((20, 20, 3), np.uint8))
+    cache = PictureCache(limit=2 * 1200)
+    with ThreadPoolExecutor(4) as pool:
+        for picture in pool.map(cache.photograph, paths * 200):
+            assert picture.shape == (20, 20, 3)
+    assert cache._bytes == sum(picture.nbytes for picture in cache._pictures.values()) <= 2 * 1200

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from segic.config import ModelConfig
+from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.training import loop
+from segic.training.features import CachedScene, write_scene
+from segic.training.feeds import CachedFeed, index_cache, load_cached
 from segic.training.recipe import Recipe
+from segic.training.recipe_file import load_recipe
 from segic.training.run_folder import RunFolder, load_checkpoint
-from segic.training.session import Hooks
+from segic.training.session import Hooks, Request, load_initial, train
 
 Fit = Callable[..., RunFolder]
 
@@ -201,11 +207,11 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(fit: Fit, tmp_path
         backbone.forward = forward_nan  # type: ignore[method-assign]
         return backbone
 
-    with pytest.raises(SegicError, match=r"loss of step 2 is not finite.*failed-step-00000002-0\.pt"):
+    with pytest.raises(SegicError, match=r"loss of step 3 is not finite.*failed-step-00000003-0\.pt"):
         fit(hooks=Hooks(backbone=broken), checkpoint_every=2)  # type: ignore[arg-type]
     run = RunFolder(tmp_path / "run")
-    saved = load_checkpoint(run.path / "failed-step-00000002-0.pt")
-    assert saved["step"] == 2
+    saved = load_checkpoint(run.path / "failed-step-00000003-0.pt")
+    assert saved["step"] == 3
     assert not saved["groups"][0]["features"].isfinite().all()
     assert saved["groups"][0]["names"][0][0].endswith(".png")
     assert run.checkpoint(2).is_file()  # what was learnt before is there
@@ -257,6 +263,130 @@ def test_more_processes_than_samples_are_refused() -> None:
         Processes(0, 4).share(2)
 
 
+@pytest.mark.usefixtures("folder_data")
+def test_a_validation_that_was_killed_is_made_up_for(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(validation={"every": 2, "video_every": 2, "metric": "video"}, checkpoint_every=2)
+
+    def dies(*_: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe=recipe, hooks=Hooks(backbone=_backbone(), video=dies))
+    run = fit(recipe=recipe, resume=True, hooks=Hooks(backbone=_backbone(), video=lambda *_: {"video": 0.5}))
+    assert [event["step"] for event in run.events() if event["kind"] == "validation"] == [2, 4]
+    fit(recipe=recipe, resume=True, hooks=Hooks(backbone=_backbone(), video=dies))  # nothing is left to be done
+    assert load_checkpoint(run.best)["step"] == 2
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_videos_have_a_rhythm_of_their_own_and_are_scored_at_the_end(fit: Fit) -> None:
+    hooks = Hooks(backbone=_backbone(), video=lambda *_: {"video": 0.5})
+    run = fit(hooks=hooks, schedule__steps=5, validation={"every": 2, "video_every": 3})
+    assert [event["step"] for event in run.events() if event["kind"] == "validation"] == [3, 5]
+    run = fit("end", hooks=hooks)
+    assert [event["step"] for event in run.events() if event["kind"] == "validation"] == [4]
+    with pytest.raises(UsageError, match="--davis FOLDER"):
+        fit("none", validation={"metric": "video"})
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_what_is_refused_leaves_no_run_behind(fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    torch.save({"neck.0.weight": torch.zeros(1)}, tmp_path / "released.pth")
+    request = Request(make_recipe(), tmp_path / "data", tmp_path / "run", device="cpu", init=tmp_path / "released.pth")
+    with pytest.raises(UsageError, match="segic models convert"):
+        train(request, Hooks(backbone=_backbone()))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_run_without_a_checkpoint_resumes_from_its_first_weights(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    recipe = make_recipe(schedule__steps=1)
+    first = fit("first").checkpoints()[-1]
+    request = Request(recipe, tmp_path / "data", tmp_path / "run", device="cpu", init=first, quiet=True)
+    once = weights(train(request, Hooks(backbone=_backbone())))
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.unlink()
+    assert same(once, weights(fit("run", recipe=recipe, resume=True)))
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_run_of_an_older_version_resumes(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
+    recipe = make_recipe(schedule__steps=1)
+    run = fit(recipe=recipe)
+    values = json.loads(run.recipe.read_text())
+    del values["episode"]["video_disturbed"]  # as if it had not been there yet
+    run.recipe.write_text(json.dumps(values))
+    assert fit(recipe=recipe, resume=True).checkpoints()
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_steps_without_a_finite_gradient_are_counted_and_stop_the_run(
+    fit: Fit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, lost = torch.nn.utils.clip_grad_norm_, iter([True, False, False, False] + 4 * [True])
+
+    def clip(parameters: object, most: float) -> torch.Tensor:
+        norm = real(parameters, most)  # type: ignore[arg-type]
+        return norm * float("nan") if next(lost) else norm
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
+    run = fit()
+    (event,) = [event for event in run.events() if event["kind"] == "step"]
+    assert event["steps_lost"] == 1
+    with pytest.raises(SegicError, match="was not finite for 4 steps up to step 4"):
+        fit("all")
+
+
+def test_a_line_after_one_that_was_cut_short(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.append("start", {})
+    with run.log.open("a") as file:
+        file.write('{"kind": "st')
+    run.append("resume", {})
+    assert [event["kind"] for event in run.events()] == ["start", "resume"]
+
+
+def test_broken_pictures_of_scenes_are_left_out_and_listed(fit: Fit, tmp_path: Path) -> None:
+    _scene_data(tmp_path / "data")
+    for number in range(1, 6):
+        (tmp_path / "data" / "coco" / "images" / f"{number}.png").write_bytes(b"no picture")
+    notes: list[str] = []
+    scenes = {"scenes": {"kind": "scenes", "path": "coco", "part": "train"}}
+    mix = {"classes": 0.0, "composite": 0.0}
+    hooks = Hooks(backbone=_backbone(), note=notes.append)
+    fit(schedule__steps=1, hooks=hooks, data__cached=6, data__sets=scenes, data__scenes=mix)
+    (listed,) = (tmp_path / "data" / "features").glob("*/skipped.jsonl")
+    files = {Path(json.loads(line)["file"]).name for line in listed.read_text().splitlines()}
+    assert files
+    assert files <= {f"{number}.png" for number in range(1, 6)}
+    assert any(f"{len(files)} files cannot be used" in note for note in notes)
+    run = fit("live", schedule__steps=6, data__sets=scenes, data__scenes=mix)
+    assert run.skipped.is_file()
+
+
+def test_cached_samples_whose_masks_hide_each_other(tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+    """Two masks were counted, one lies under the other: one entity and one prompt are left."""
+    labels = np.zeros((3, 112, 112), np.uint8)
+    labels[:, 20:60, 20:60] = 2
+    for index in range(2):
+        scene = CachedScene(
+            np.zeros((3, 8, 8, 8), np.float16), np.zeros((3, 3, 64, 64), np.uint8), labels, 2, "pair", False
+        )
+        write_scene(tmp_path, index, scene)
+    paths = sorted(tmp_path.glob("*.npz"))
+    recipe = make_recipe(episode__recent=0.0, episode__pair_entities=[0.0, 1.0])
+    drawn = CachedFeed(recipe, index_cache(paths)).draw(0, 0)
+    assert drawn.masks is not None
+    assert drawn.masks.shape[1] == len(drawn.prompts) == 1
+    paths[1].write_bytes(paths[1].read_bytes()[:5000])
+    with pytest.raises(SegicError, match=r"000001\.npz is broken"):
+        index_cache(paths)
+    with pytest.raises(SegicError, match=r"000001\.npz is broken"):
+        load_cached(paths[1], None, np.random.default_rng(0), flip=False)
+
+
 def _backbone() -> Callable[[ModelConfig], torch.nn.Module]:
     from segic.backbones.dinov2 import CONFIGS, DinoV2
 
@@ -286,3 +416,26 @@ def _scene_data(root: Path) -> None:
         annotations.append({"id": number, "image_id": number, "category_id": 1, "iscrowd": 0, "segmentation": [ring]})
     document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "ball"}]}
     (root / "coco" / "instances.json").write_text(json.dumps(document))
+
+
+def test_a_decoder_starts_from_a_file_that_fits(tmp_path: Path) -> None:
+    config = load_recipe("segic-s").model.config()
+    before, after = Decoder(config, 32, 32), Decoder(config, 32, 32)
+    save_file({key: value.clone() for key, value in before.state_dict().items()}, tmp_path / "before.safetensors")
+    load_initial(after, tmp_path / "before.safetensors")
+    assert same(before.state_dict(), after.state_dict())
+    with pytest.raises(UsageError, match="does not hold a decoder of this recipe's model"):
+        load_initial(Decoder(replace(config, detail=0), 32, 32), tmp_path / "before.safetensors")
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_curves_for_tensorboard(fit: Fit) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = fit(schedule__steps=4, checkpoint_every=4)
+    events = accumulators.EventAccumulator(str(run.path / "tensorboard"))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train/loss", "train/iou", "train/lr"} <= set(tags), tags
+    logged = [event for event in run.events() if event["kind"] == "step"]
+    assert events.Scalars("train/loss")[-1].step == 4
+    assert events.Scalars("train/loss")[-1].value == pytest.approx(logged[-1]["loss"], rel=1e-5)

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from segic.errors import UsageError
 from segic.training.cache import flat_labels
+from segic.training.feeds import LiveFeed
 from segic.training.recipe import Augmentation, Data, DataSet
 from segic.training.sources import Sample, Source, Unusable, open_sources
-from segic.training.sources.catalogue import Polygons, RunLengths, Value
+from segic.training.sources.catalogue import Polygons, RunLengths, Value, White
+from segic.training.sources.pairs import SemanticPairs
 from segic.training.sources.views import cropped, jittered
 
 RED, GREEN = (220, 40, 40), (40, 200, 60)
@@ -240,6 +242,79 @@ def test_fss1000(tmp_path: Path) -> None:
         open_one(tmp_path, kind="semantic", layout="fss1000", path=".")
 
 
+def test_fss1000_as_distributed(tmp_path: Path) -> None:
+    """One folder inside another, smooth colour masks, and the list of test classes alone."""
+    base = tmp_path / "fewshot_data" / "fewshot_data"
+    for name in ("abacus", "bus"):
+        (base / name).mkdir(parents=True)
+        for number in (1, 2):
+            cv2.imwrite(str(base / name / f"{number}.jpg"), np.full((60, 60, 3), 80, np.uint8))
+            mask = np.full((60, 60, 3), 40, np.uint8)
+            mask[10:50, 10:50] = 255
+            mask[0, 0] = (0, 1, 3)
+            cv2.imwrite(str(base / name / f"{number}.png"), mask)
+    (tmp_path / "fss_test_set.txt").write_text("bus\n")
+    source = open_one(tmp_path, kind="semantic", layout="fss1000", path=".")
+    assert {source.draw(np.random.default_rng([seed, 3])).texts[0] for seed in range(6)} == {"abacus"}
+    assert White(base / "abacus" / "1.png").read((60, 60)).sum() == 1600
+
+
+def test_lvis_beside_its_images_and_coco_in_a_folder_images(coco_data: Path) -> None:
+    (coco_data / "coco" / "train2017").mkdir()
+    for path in (coco_data / "coco" / "images").iterdir():
+        path.rename(coco_data / "coco" / "train2017" / path.name)
+    (coco_data / "coco" / "train2017").rename(coco_data / "coco" / "images" / "train2017")
+    assert open_one(coco_data).draw(np.random.default_rng(0)).masks.any()
+
+    def as_lvis(document: dict[str, Any]) -> None:
+        for image in document["images"]:
+            image["coco_url"] = f"http://images.cocodataset.org/train2017/{image.pop('file_name')}"
+
+    file = coco_data / "coco" / "instances.json"
+    edit(file, as_lvis)
+    (coco_data / "coco" / "images").rename(coco_data / "lvis")
+    file.rename(coco_data / "lvis" / "lvis_v1_train.json")
+    assert open_one(coco_data, layout="lvis", path=".").draw(np.random.default_rng(0)).masks.any()
+
+
+def test_crowds_belong_to_their_class_and_unfinished_classes_are_left_out(coco_data: Path) -> None:
+    def change(document: dict[str, Any]) -> None:
+        crowd = {"size": [100, 120], "counts": [0, 100 * 10, 100 * 110]}  # the leftmost ten columns
+        for number in range(1, 9):
+            document["annotations"].append(
+                {"id": 90, "image_id": number, "category_id": 1, "iscrowd": 1, "area": 1000, "segmentation": crowd}
+            )
+            document["images"][number - 1]["not_exhaustive_category_ids"] = [2]
+
+    edit(coco_data / "coco" / "instances.json", change)
+    source = open_one(coco_data, kind="semantic")
+    assert "7 masks left out of classes that an image has more of than is annotated" in source.notes
+    assert isinstance(source, SemanticPairs)
+    assert list(source.classes) == ["red"]
+    assert source.items[0].class_mask("red", (100, 120)).sum() == 1600 + 1000
+    assert "8 crowd masks left out" in open_one(coco_data).notes
+
+
+def test_another_attempt_stays_with_its_data_set(make_recipe: Callable[..., Any]) -> None:
+    """A set that often fails is drawn as often as one that never does."""
+
+    class Fails:
+        notes = ()
+
+        def __init__(self, name: str, often: float):
+            self.name, self.often = name, often
+
+        def draw(self, rng: np.random.Generator) -> Sample:
+            if rng.random() < self.often:
+                raise Unusable("", "no entity in view")
+            empty = np.zeros((2, 4, 4, 3), np.uint8)
+            return Sample(empty, np.ones((2, 1, 4, 4), np.bool_), ((4, 4),) * 2, ("",), self.name, False, ())
+
+    feed = LiveFeed(make_recipe(), [(Fails("hard", 0.7), 1.0), (Fails("easy", 0.0), 1.0)])
+    kinds = [feed.draw(step, 0).kind for step in range(400)]
+    assert kinds.count("hard") == pytest.approx(200, abs=40)
+
+
 def test_folder_with_class_names_void_and_broken_masks(tmp_path: Path) -> None:
     for folder in ("images", "masks"):
         (tmp_path / folder).mkdir()
@@ -272,7 +347,7 @@ def test_masks_by_polygon_and_run_lengths_agree() -> None:
 def test_a_mask_file_of_another_size_names_both(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "m.png"), np.ones((5, 7), np.uint8))
     with pytest.raises(Unusable, match="the mask is 7x5 pixels, its image is 8x6"):
-        Value(tmp_path / "m.png", None).read((6, 8))
+        Value(tmp_path / "m.png", 1).read((6, 8))
 
 
 @settings(deadline=None, max_examples=60)
