@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,7 @@ def test_curves_of_a_killed_session_are_taken_back(tmp_path: Path) -> None:
         for step in range(start + 1, 4 - start):
             journal.step(report(step))
         journal.close()
+        time.sleep(1.1)  # files are read in the order of their names, which tell seconds apart
     events = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [scalar.step for scalar in events.Scalars("train/loss")] == [1, 2]
