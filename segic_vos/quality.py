@@ -17,9 +17,9 @@ NAMES: tuple[Quality, ...] = get_args(Quality)
 
 @dataclass(frozen=True)
 class Setting:
-    """size: pixels, as `ModelConfig.size`. jf: mean J&F in percent on the DAVIS-2016 train sequences bmx-bumps, dance-jump,
-    dog-agility and flamingo. crowd: J&F on a clip of seven small objects (432x240). speed: frames a second of the
-    whole pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
+    """size: pixels, as `ModelConfig.size`. jf: mean J&F in percent on the DAVIS-2016 train sequences bmx-bumps,
+    dance-jump, dog-agility and flamingo. crowd: J&F on a clip of seven small objects (432x240). speed: frames a second
+    of the whole pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
     """
 
     size: int
