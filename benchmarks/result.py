@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segic.errors import UsageError
+from segic.files import whole
 
 FORMAT = 1
 _PACKAGES = ("segic", "torch", "numpy", "pillow", "av", "opencv-python-headless")
@@ -77,9 +77,8 @@ def described(error: Exception) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write a file so that it is there whole or not at all, also when several processes write it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)
+    with whole(path) as part:
+        part.write_text(text)
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A whole measurement of speed: every combination of the values asked for, on one clip or on clips made for it."""
 
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segic.devices import processor_name
 from segic.model import SEGIC
 
 from .models import model_settings
@@ -108,7 +110,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on; no name of the machine itself."""
     found: dict[str, Any] = {
         "device": str(device),
-        "processor": _processor(),
+        "processor": processor_name() or platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -116,15 +118,3 @@ def machine(device: torch.device) -> dict[str, Any]:
     if device.type == "cuda":
         found |= {"accelerator": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
     return found
-
-
-def _processor() -> str:
-    """Its name where Linux tells it, else the architecture."""
-    import platform
-
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from segic.errors import UsageError
+from segic.files import whole
 
 from .clips import listing, pictures
 from .follow import Follow
@@ -178,11 +179,9 @@ def _figures(scores: Mapping[str, ObjectScore]) -> tuple[dict[str, float], tuple
 
 def _pack(folder: Path, tasks: list[Task], path: Path) -> Path:
     """Zip `Annotations/VIDEO/FRAME.png`; PNGs are stored as they are, with a fixed date, so equal runs pack equally."""
-    partial = path.with_name(f".{path.name}.part{os.getpid()}")
-    with zipfile.ZipFile(partial, "w") as archive:
+    with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
         for task in tasks:
             for name in task.saved:
                 member = f"{FOLDER}/{task.clip.name}/{name}.png"
                 archive.writestr(zipfile.ZipInfo(member), (folder / task.clip.name / f"{name}.png").read_bytes())
-    partial.replace(path)
     return path

@@ -60,14 +60,12 @@ def load_model(**options: Any) -> tuple[SEGIC, dict[str, Any]]:
     from segic_benchmarks.models import model_settings
 
     from .model_options import ModelChoice, load
+    from .workers import own_gpu
 
     choice = ModelChoice(**options)
     rank = os.environ.get("LOCAL_RANK")
-    if rank is not None and choice.device in ("auto", "cuda"):
-        import torch
-
-        if torch.cuda.is_available():
-            choice = replace(choice, device=f"cuda:{int(rank) % torch.cuda.device_count()}")
+    if rank is not None:
+        choice = replace(choice, device=own_gpu(choice.device, int(rank)))
     model = load(choice).model
     return model, model_settings(model)
 

@@ -48,13 +48,7 @@ class Share:
 
     def device(self, wanted: str) -> str:
         """This process's own GPU where any would do; else as wanted."""
-        if self.world == 1 or wanted not in ("auto", "cuda"):
-            return wanted
-        import torch
-
-        if not torch.cuda.is_available():
-            return wanted
-        return f"cuda:{self.local_rank % torch.cuda.device_count()}"
+        return wanted if self.world == 1 else own_gpu(wanted, self.local_rank)
 
     def divide_cores(self) -> None:
         """Give torch this process's part of the cores; each process by itself would take all, or under torchrun one."""
@@ -62,8 +56,9 @@ class Share:
             return
         import torch
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, cores // self.local_world))
+        from segic.devices import usable_cores
+
+        torch.set_num_threads(max(1, usable_cores() // self.local_world))
 
     def wait_for_others(self, failed: bool) -> None:
         """Called when this process is through. torchrun stops all processes when one fails, so that one ends last."""
@@ -80,6 +75,15 @@ class Share:
     def _serves(self) -> bool:
         """Whether the store lives in this process, so that it must outlive the others."""
         return self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+def own_gpu(wanted: str, local_rank: int) -> str:
+    """The GPU of a process's own number on its host where any would do; else the device as wanted."""
+    if wanted not in ("auto", "cuda"):
+        return wanted
+    import torch
+
+    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else wanted
 
 
 def gpus_for(device: str, clips: int) -> int:

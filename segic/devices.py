@@ -1,4 +1,10 @@
-"""Where a model runs, and in which precision its backbone."""
+"""Where a model runs, and in which precision its backbone; what is known of the machine."""
+
+import os
+import platform
+import re
+import sys
+from pathlib import Path
 
 import torch
 
@@ -46,3 +52,28 @@ def cpu_has(feature: str) -> bool:
     """
     supported = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return bool(supported is not None and supported())
+
+
+def processor_name() -> str:
+    """The CPU's name as the system has it, "" where it does not say."""
+    try:
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+    match = re.search(r"^model name\s*:\s*(.+)$", facts, re.MULTILINE)
+    return match[1].strip() if match else platform.processor()
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_host_memory() -> int | None:
+    """Bytes: the largest that this process has been, None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

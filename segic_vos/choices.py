@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from segic.devices import processor_name
 from segic_vos.quality import SizeChoice
 
 
@@ -75,14 +74,5 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        name = _processor()
+        name = processor_name()
     return " ".join(re.sub(r"\((R|TM|C)\)|\bCPU\b.*|\bProcessor\b", "", name).split()) or device.type
-
-
-def _processor() -> str:
-    try:
-        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    match = re.search(r"^model name\s*:\s*(.+)$", facts, re.MULTILINE)
-    return match[1] if match else platform.processor()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from segic.config import ModelConfig
+from segic.devices import peak_host_memory
 from segic.weights import file_sha256
 from segic_vos.frames import SourceInfo
 from segic_vos.records import ObjectSummary
@@ -101,12 +101,9 @@ def versions() -> dict[str, str]:
 
 def peak_memory_mb() -> dict[str, float | None]:
     """The largest this process has been, in MB: on the host, and on the GPU where there is one (None otherwise)."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        host = None
-    else:
-        unit = 1 if sys.platform == "darwin" else 1024
-        host = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    host = peak_host_memory()
     used = torch.cuda.is_available() and torch.cuda.is_initialized()
-    return {"host": host, "device": round(torch.cuda.max_memory_allocated() / 1e6, 1) if used else None}
+    return {
+        "host": None if host is None else round(host / 1e6, 1),
+        "device": round(torch.cuda.max_memory_allocated() / 1e6, 1) if used else None,
+    }

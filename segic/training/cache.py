@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,8 +94,6 @@ def fill_cache(
                 write_scene(folder, index, extract_sample(drawn.sample, backbone))
                 advance(index)
     except OSError as error:
-        for part in folder.glob(f"*.{os.getpid()}.part"):
-            part.unlink(missing_ok=True)
         raise SegicError(
             f"the feature cache {folder} cannot be written after {done} of {len(mine)} samples: {error}; make room, or "
             "name another folder with --cache, and start again: what is there is kept"

@@ -1,7 +1,6 @@
 """Frozen features of training scenes, computed once and kept on disk: what makes training on a CPU possible."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from segic.backbones.base import Backbone
 from segic.errors import SegicError, UsageError
+from segic.files import whole
 from segic.training.photographs import BrokenPicture
 from segic.training.pools import Pools
 from segic.training.scenes import DEFAULT_MIX, Scene, SceneMix, make_scene
@@ -58,11 +58,9 @@ def extract(scene: Scene, backbone: Backbone) -> CachedScene:
 def write_scene(folder: Path, index: int, scene: CachedScene) -> None:
     """One uncompressed file a scene, complete or absent."""
     path = folder / f"{index:06d}.npz"
-    part = path.with_suffix(f".{os.getpid()}.part")
     meta = json.dumps({"count": scene.count, "kind": scene.kind, "has_recent": scene.has_recent})
-    with part.open("wb") as file:
+    with whole(path) as part, part.open("wb") as file:
         np.savez(file, features=scene.features, pixels=scene.pixels, labels=scene.labels, meta=np.array(meta))
-    part.replace(path)
 
 
 def read_scene(path: Path) -> CachedScene:
@@ -81,9 +79,8 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     identity = json.dumps(settings, sort_keys=True)
     stamp = folder / "cache.json"
     if not stamp.exists():
-        part = stamp.with_suffix(f".{os.getpid()}.part")
-        part.write_text(identity)
-        part.replace(stamp)
+        with whole(stamp) as part:
+            part.write_text(identity)
     elif stamp.read_text() != identity:
         raise UsageError(f"{folder} holds features of other settings ({stamp}); name another folder or remove it")
 

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segic.errors import SegicError
+from segic.files import whole
 
 SIDE = 224
 GAP = 4
@@ -42,14 +42,11 @@ def write_grid(path: Path, rows: Sequence[Row]) -> None:
         lines.append(np.concatenate([np.pad(cell, ((0, GAP), (0, GAP), (0, 0))) for cell in cells], axis=1))
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(lines)).save(buffer, format="PNG")
-    part = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(buffer.getvalue())
-        part.replace(path)
+        with whole(path) as part:
+            part.write_bytes(buffer.getvalue())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise SegicError(f"the picture {path} cannot be written: {error}") from error
 
 

@@ -1,7 +1,6 @@
 """What a run says of itself while it goes: the log, TensorBoard, and a progress bar."""
 
 import math
-import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segic.devices import processor_name, usable_cores
 from segic.errors import SegicError
 from segic.training.reports import StepReport
 from segic.training.run_folder import RunFolder, append_line, read_lines
@@ -139,21 +139,9 @@ def circumstances(device: torch.device, processes: int) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "device": gpu or cpu_name(),
+        "device": gpu or processor_name() or platform.machine(),
         "processes": processes,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-
-
-def cpu_name() -> str:
-    """The processor's name as the system has it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - a kernel interface
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from torch import Tensor
 from segic.backbones.base import Backbone
 from segic.config import ModelConfig
 from segic.decoder import Decoder
-from segic.devices import choose_dtype
+from segic.devices import choose_dtype, peak_host_memory
 from segic.errors import SegicError, UsageError
 from segic.training.chains import FIGURES, group_loss
 from segic.training.distributed import Processes
@@ -262,12 +261,7 @@ def most_memory(device: torch.device) -> int:
     """Bytes: the largest amount held so far on the GPU, else by this process; 0 where the system does not say."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return 0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return peak_host_memory() or 0
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

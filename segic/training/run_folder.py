@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from segic.errors import SegicError, UsageError
+from segic.files import whole
 from segic.training.recipe_file import difference, parse_recipe
 
 KEEP = 2  # newest checkpoints; the best one is kept beside them
@@ -137,35 +138,28 @@ def append_line(path: Path, values: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with whole(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise SegicError(f"{path} cannot be written: {error}") from error
 
 
 def save_checkpoint(run: RunFolder, path: Path, state: Mapping[str, Any]) -> None:
-    """Writes a checkpoint, whole or not at all, then removes numbered ones but the newest KEEP.
+    """Writes a checkpoint, whole or not at all, then removes numbered ones but the newest KEEP, and what a kill left.
 
     Raises SegicError when it cannot be written (a full disk); every earlier checkpoint is still there then.
     """
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("wb") as file:
+        with whole(path) as part, part.open("wb") as file:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
     except (OSError, RuntimeError) as error:
-        with suppress(OSError):
-            part.unlink()
         newest = next(reversed(run.checkpoints()), None)
         left = f"the last one is {newest}; make room and go on with --resume" if newest else "there is no earlier one"
         raise SegicError(f"the checkpoint {path} cannot be written: {error}; {left}") from error
-    for old in run.checkpoints()[:-KEEP]:
+    for old in (*run.checkpoints()[:-KEEP], *path.parent.glob(".*.part")):
         with suppress(OSError):
             old.unlink()
 

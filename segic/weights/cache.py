@@ -18,6 +18,7 @@ import platformdirs
 from filelock import FileLock
 
 from segic.errors import SegicError
+from segic.files import whole
 from segic.weights.hashing import Progress, file_sha256
 
 LOCAL = "local"  # folder of what was converted from files that the user gave
@@ -132,7 +133,5 @@ def _record_path(path: Path) -> Path:
 
 
 def _write(record: Record, path: Path) -> None:
-    target = _record_path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    part.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")
-    part.replace(target)
+    with whole(_record_path(path)) as part:
+        part.write_text(json.dumps(asdict(record), indent=1) + "\n", "utf-8")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from segic.errors import SegicError, UsageError
+from segic.files import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,22 +54,18 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        mode = part.stat().st_mode  # as the user's umask has it: save_file makes private files
-        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, dict(metadata))
-        part.chmod(mode)
-        with part.open("rb+") as file:
-            _sort_metadata(file)
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole(path) as part:
+            part.touch()
+            mode = part.stat().st_mode  # as the user's umask has it: save_file makes private files
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, part, dict(metadata))
+            part.chmod(mode)
+            with part.open("rb+") as file:
+                _sort_metadata(file)
+                os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         raise SegicError(f"{path} cannot be written: {error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def _sort_metadata(file: BinaryIO) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segic.errors import SegicError
+from segic.files import whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,14 +37,8 @@ def make_folder(path: Path) -> None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` beside `path` and rename it: after a kill `path` is whole or absent."""
-    part = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            part.write_bytes(data)
-            part.replace(path)
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+    with writing(path), whole(path) as part:
+        part.write_bytes(data)
 
 
 def write_png(path: Path, image: "Image") -> None:

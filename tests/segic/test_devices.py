@@ -1,8 +1,13 @@
 """Where a model runs: what "auto" means, and what a machine without the device says."""
 
+import os
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 
+from segic import devices
 from segic.devices import DTYPES, choose_device, choose_dtype
 from segic.errors import UsageError
 
@@ -77,3 +82,15 @@ def test_a_torch_that_cannot_tell_its_cpu(monkeypatch):
     for feature in ("avx512_bf16", "amx_tile"):
         monkeypatch.delattr(torch.cpu, f"_is_{feature}_supported", raising=False)
     assert choose_dtype("auto", torch.device("cpu")) == torch.float32
+
+
+def test_what_is_known_of_the_machine(monkeypatch):
+    assert 1 <= devices.usable_cores() <= os.cpu_count()
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert devices.usable_cores() == os.cpu_count()
+    assert devices.peak_host_memory() > 10_000_000
+    named = "processor\t: 0\nmodel name\t: A Fine CPU @ 3 GHz\nprocessor\t: 1\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: named)
+    assert devices.processor_name() == "A Fine CPU @ 3 GHz"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "Hardware: none\n")
+    assert devices.processor_name() == platform.processor()

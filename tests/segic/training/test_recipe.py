@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 from segic.config import ModelConfig
 from segic.errors import UsageError
 from segic.presets import PRESETS
+from segic.training.composites import Composition
 from segic.training.optimizer import learning_rate
+from segic.training.recipe import Scenes
 from segic.training.recipe_file import difference, load_recipe, recipe_names, recipe_text
+from segic.training.scenes import SceneMix
 
 
 def test_every_named_recipe_loads() -> None:
@@ -147,3 +151,9 @@ def test_data_sets_with_a_cache_of_their_own() -> None:
         load_recipe("segic-s", ["data.sets.scenes.cached=0"])
     assert recipe.data.sets["lookalikes"].scenes is not None
     assert recipe.data.sets["lookalikes"].scenes.composition.lookalike == 0.8
+
+
+def test_scenes_have_one_set_of_defaults() -> None:
+    """The recipe repeats them, so that reading one does not load what draws scenes."""
+    assert SceneMix(**Scenes().model_dump() | {"composition": Composition()}) == SceneMix()
+    assert Scenes().composition.model_dump() == asdict(Composition())

@@ -22,7 +22,7 @@ from segic.training.feeds import CachedFeed, index_cache, load_cached
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import load_recipe
 from segic.training.run_folder import RunFolder, load_checkpoint
-from segic.training.session import Hooks, Request, load_initial, train
+from segic.training.session import Hooks, OpenBackbone, Request, load_initial, train
 
 Fit = Callable[..., RunFolder]
 
@@ -86,9 +86,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(fit: Fit, make
 
 
 @pytest.mark.usefixtures("folder_data")
-def test_checkpoints_are_rotated_and_the_best_is_kept(fit: Fit) -> None:
+def test_checkpoints_are_rotated_and_the_best_is_kept(fit: Fit, open_backbone: OpenBackbone) -> None:
     values = iter([0.5, 0.9, 0.7])
-    hooks = Hooks(backbone=_backbone(), video=lambda *_: {"video": next(values), "video/one": 0.1})
+    hooks = Hooks(backbone=open_backbone, video=lambda *_: {"video": next(values), "video/one": 0.1})
     run = fit(
         hooks=hooks,
         schedule__steps=6,
@@ -140,7 +140,7 @@ def test_pairs_can_be_cached_too(fit: Fit, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("coco_data")
-def test_the_papers_model_trains_on_classes_and_instances(fit: Fit) -> None:
+def test_the_papers_model_trains_on_classes_and_instances(fit: Fit, open_backbone: OpenBackbone) -> None:
     def encoder(prompts: list[str]) -> torch.Tensor:
         asked.extend(prompts)
         return torch.ones(len(prompts), 768)
@@ -148,7 +148,7 @@ def test_the_papers_model_trains_on_classes_and_instances(fit: Fit) -> None:
     asked: list[str] = []
     sets = {"semantic": {"kind": "semantic", "path": "coco"}, "instance": {"kind": "instance", "path": "coco"}}
     run = fit(
-        hooks=Hooks(backbone=_backbone(), text=encoder),
+        hooks=Hooks(backbone=open_backbone, text=encoder),
         model={"preset": "segic-b", "backbone": "dinov2-tiny", "size": 112},
         data={"size": 112, "entities": 2, "least_area": 16, "sets": sets},
         episode={"negatives": 0.5},
@@ -194,9 +194,11 @@ def test_resume_of_nothing_is_refused(fit: Fit) -> None:
 
 
 @pytest.mark.usefixtures("folder_data")
-def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(fit: Fit, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(
+    fit: Fit, tmp_path: Path, open_backbone: OpenBackbone
+) -> None:
     def broken(config: ModelConfig) -> object:
-        backbone = _backbone()(config)
+        backbone = open_backbone(config)
         forward = backbone.forward
         calls = iter(range(100))
 
@@ -264,23 +266,25 @@ def test_more_processes_than_samples_are_refused() -> None:
 
 
 @pytest.mark.usefixtures("folder_data")
-def test_a_validation_that_was_killed_is_made_up_for(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
+def test_a_validation_that_was_killed_is_made_up_for(
+    fit: Fit, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
     recipe = make_recipe(validation={"every": 2, "video_every": 2, "metric": "video"}, checkpoint_every=2)
 
     def dies(*_: object) -> dict[str, float]:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(recipe=recipe, hooks=Hooks(backbone=_backbone(), video=dies))
-    run = fit(recipe=recipe, resume=True, hooks=Hooks(backbone=_backbone(), video=lambda *_: {"video": 0.5}))
+        fit(recipe=recipe, hooks=Hooks(backbone=open_backbone, video=dies))
+    run = fit(recipe=recipe, resume=True, hooks=Hooks(backbone=open_backbone, video=lambda *_: {"video": 0.5}))
     assert [event["step"] for event in run.events() if event["kind"] == "validation"] == [2, 4]
-    fit(recipe=recipe, resume=True, hooks=Hooks(backbone=_backbone(), video=dies))  # nothing is left to be done
+    fit(recipe=recipe, resume=True, hooks=Hooks(backbone=open_backbone, video=dies))  # nothing is left to be done
     assert load_checkpoint(run.best)["step"] == 2
 
 
 @pytest.mark.usefixtures("folder_data")
-def test_videos_have_a_rhythm_of_their_own_and_are_scored_at_the_end(fit: Fit) -> None:
-    hooks = Hooks(backbone=_backbone(), video=lambda *_: {"video": 0.5})
+def test_videos_have_a_rhythm_of_their_own_and_are_scored_at_the_end(fit: Fit, open_backbone: OpenBackbone) -> None:
+    hooks = Hooks(backbone=open_backbone, video=lambda *_: {"video": 0.5})
     run = fit(hooks=hooks, schedule__steps=5, validation={"every": 2, "video_every": 3})
     assert [event["step"] for event in run.events() if event["kind"] == "validation"] == [3, 5]
     run = fit("end", hooks=hooks)
@@ -290,22 +294,24 @@ def test_videos_have_a_rhythm_of_their_own_and_are_scored_at_the_end(fit: Fit) -
 
 
 @pytest.mark.usefixtures("folder_data")
-def test_what_is_refused_leaves_no_run_behind(fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe]) -> None:
+def test_what_is_refused_leaves_no_run_behind(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
     torch.save({"neck.0.weight": torch.zeros(1)}, tmp_path / "released.pth")
     request = Request(make_recipe(), tmp_path / "data", tmp_path / "run", device="cpu", init=tmp_path / "released.pth")
     with pytest.raises(UsageError, match="segic models convert"):
-        train(request, Hooks(backbone=_backbone()))
+        train(request, Hooks(backbone=open_backbone))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("folder_data")
 def test_a_run_without_a_checkpoint_resumes_from_its_first_weights(
-    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe]
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
 ) -> None:
     recipe = make_recipe(schedule__steps=1)
     first = fit("first").checkpoints()[-1]
     request = Request(recipe, tmp_path / "data", tmp_path / "run", device="cpu", init=first, quiet=True)
-    once = weights(train(request, Hooks(backbone=_backbone())))
+    once = weights(train(request, Hooks(backbone=open_backbone)))
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         path.unlink()
     assert same(once, weights(fit("run", recipe=recipe, resume=True)))
@@ -348,14 +354,16 @@ def test_a_line_after_one_that_was_cut_short(tmp_path: Path) -> None:
     assert [event["kind"] for event in run.events()] == ["start", "resume"]
 
 
-def test_broken_pictures_of_scenes_are_left_out_and_listed(fit: Fit, tmp_path: Path) -> None:
+def test_broken_pictures_of_scenes_are_left_out_and_listed(
+    fit: Fit, tmp_path: Path, open_backbone: OpenBackbone
+) -> None:
     _scene_data(tmp_path / "data")
     for number in range(1, 6):
         (tmp_path / "data" / "coco" / "images" / f"{number}.png").write_bytes(b"no picture")
     notes: list[str] = []
     scenes = {"scenes": {"kind": "scenes", "path": "coco", "part": "train"}}
     mix = {"classes": 0.0, "composite": 0.0}
-    hooks = Hooks(backbone=_backbone(), note=notes.append)
+    hooks = Hooks(backbone=open_backbone, note=notes.append)
     fit(schedule__steps=1, hooks=hooks, data__cached=6, data__sets=scenes, data__scenes=mix)
     (listed,) = (tmp_path / "data" / "features").glob("*/skipped.jsonl")
     files = {Path(json.loads(line)["file"]).name for line in listed.read_text().splitlines()}
@@ -385,20 +393,6 @@ def test_cached_samples_whose_masks_hide_each_other(tmp_path: Path, make_recipe:
         index_cache(paths)
     with pytest.raises(SegicError, match=r"000001\.npz is broken"):
         load_cached(paths[1], None, np.random.default_rng(0), flip=False)
-
-
-def _backbone() -> Callable[[ModelConfig], torch.nn.Module]:
-    from segic.backbones.dinov2 import CONFIGS, DinoV2
-
-    def open_(config: ModelConfig) -> torch.nn.Module:
-        torch.manual_seed(3)
-        backbone = DinoV2(CONFIGS["dinov2-tiny"])
-        for parameter in backbone.parameters():
-            if parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.1)
-        return backbone
-
-    return open_
 
 
 def _scene_data(root: Path) -> None:
