@@ -12,6 +12,7 @@ from segic.canvas import Canvas, coverage
 from segic.decoder import Decoder
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import SEGIC, partition
+from segic.target_model import TargetModel, fit_target_model
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
 VIDEO_EPS = 1e-4  # the released video code's, in the cosine
@@ -93,6 +94,7 @@ class DenseSteps:
         self._matching = model.config.matching
         self._decoder = model.decoder
         self._given: _Example | None = None
+        self._fitted: TargetModel | None = None
         self._recent: deque[_Example] = deque(maxlen=max(1, model.config.recent))
 
     def start(self, features: Tensor, pixels: Tensor, canvas: Canvas, masks: Tensor) -> None:
@@ -108,7 +110,10 @@ class DenseSteps:
         margins = []
         for number in range(1, n + 1):
             far = _margin(tokens, [self._given], number, self._matching.topk, None)
-            margins.append(torch.stack([far, _margin(tokens, [*self._recent], number, self._matching.topk, near)]))
+            maps = [far, _margin(tokens, [*self._recent], number, self._matching.topk, near)]
+            if self._matching.ridge:
+                maps.append(self._target_model().margins(tokens)[number - 1])
+            margins.append(torch.stack(maps))
         propagated = torch.stack(margins).unflatten(-1, grid)[None]
         points = best_points(propagated.amax(2))
         embedding = self._decoder.embed(features)
@@ -118,6 +123,14 @@ class DenseSteps:
         best = logits.amax(0, keepdim=True)
         self._recent.append(_example(features, coverage((logits == best) & (logits > 0), grid)))
         return logits, scores
+
+    def _target_model(self) -> TargetModel:
+        """The given example's, fitted once."""
+        assert self._given is not None
+        if self._fitted is None:
+            shown, group = len(self._given.visual), self._given.group
+            self._fitted = fit_target_model(self._given.tokens, group, shown, self._matching.ridge)
+        return self._fitted
 
     def _instances(self) -> Tensor:
         """(1, N, R, C): the given example's feature, and the last frame's where the object was seen in it."""

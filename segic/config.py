@@ -12,10 +12,18 @@ class MatchingConfig:
 
     topk:   how many best matches inside and outside an entity are averaged.
     radius: how far, in tokens, recent frames of a video are searched around each token; examples are searched whole.
+    ridge:  above 0, a linear model of each example's tokens (`segic.target_model`), regularised by this, makes one more
+            propagated mask.
     """
 
     topk: int = 4
     radius: int = 12
+    ridge: float = 0.0
+
+    @property
+    def maps(self) -> int:
+        """Propagated masks an entity: margins to the examples, to recent frames, and of the linear models if any."""
+        return 3 if self.ridge else 2
 
 
 @dataclass(frozen=True)

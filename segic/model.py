@@ -1,7 +1,7 @@
 """SEGIC: the four stages of figure 2, wired. One path for images, several examples, and video."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from segic.correspondence import entity_margins, mean_similarity, unit, upsample
 from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
+from segic.target_model import TargetModel, fit_target_model
 from segic.tiles import near_margins
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Context:
     visual:   (n, C) float32 visual instructions (eq. 3) in that order, zeros for an empty mask.
     present:  (n,) whether the entity's mask covers anything.
     matching: (h * w, C) and group (h * w,) int64 (0 background, else 1 + position in `entities`) for dense matching.
+    target_model: of given examples, for models that use one, else None.
     """
 
     entities: tuple[int, ...]
@@ -70,6 +72,7 @@ class Context:
     present: tuple[bool, ...]
     matching: Tensor | None
     group: Tensor | None
+    target_model: TargetModel | None = None
 
 
 @dataclass(frozen=True)
@@ -206,7 +209,7 @@ class SEGIC:
         """
         masks = masks.to(self.device).float()
         if self.config.matching is not None:
-            return self._context(image, image.canvas.cover(masks, image.grid), entities)
+            return self._with_target_model(self._context(image, image.canvas.cover(masks, image.grid), entities))
         source = (masks.shape[-2], masks.shape[-1])
         placed = Canvas(source, image.canvas.picture, image.canvas.padded).place(masks[None])[0]
         weights = token_centres(placed, image.grid)
@@ -230,6 +233,15 @@ class SEGIC:
         present = tuple((weights.flatten(1).amax(1) > 0).tolist())
         group = partition(weights) if image.matching is not None else None
         return Context(tuple(entities), visual, present, image.matching, group)
+
+    def _with_target_model(self, context: Context) -> Context:
+        matching = self.config.matching
+        if matching is None or not matching.ridge:
+            return context
+        assert context.matching is not None
+        assert context.group is not None
+        fitted = fit_target_model(context.matching, context.group, len(context.entities), matching.ridge)
+        return replace(context, target_model=fitted)
 
     @torch.no_grad()
     def predict(
@@ -323,7 +335,9 @@ class SEGIC:
     def _margins(
         self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int]
     ) -> Tensor:
-        """(1, N, 2, h, w): dense margins against the examples and against recent frames (zero without any)."""
+        """(1, N, P, h, w): dense margins against the examples and against recent frames (zero without any), and those
+        of the examples' target models where the model has them.
+        """
         matching = self.config.matching
         assert matching is not None
         assert target.matching is not None
@@ -332,7 +346,26 @@ class SEGIC:
             from_recent = margins_to(target.matching, recent, entities, matching, target.grid)
         else:
             from_recent = torch.zeros_like(from_given)
-        return torch.stack([from_given, from_recent], 1).unflatten(-1, target.grid)[None]
+        maps = [from_given, from_recent]
+        if matching.ridge:
+            maps.append(target_margins(target.matching, given, entities))
+        return torch.stack(maps, 1).unflatten(-1, target.grid)[None]
+
+
+def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:
+    """Margins of target tokens (T, C) by the examples' target models -> (N, T) float32: an entity's mean over the
+    examples that show it, 0 without any.
+    """
+    total = torch.zeros(len(entities), len(target), device=target.device)
+    shown = torch.zeros(len(entities), 1, device=target.device)
+    for context in given:
+        assert context.target_model is not None
+        margins = context.target_model.margins(target)
+        for own, key in enumerate(context.entities):
+            if context.present[own] and key in entities:
+                total[entities.index(key)] += margins[own]
+                shown[entities.index(key)] += 1
+    return total / shown.clamp(min=1)
 
 
 def margins_to(

@@ -37,7 +37,7 @@ PRESETS: Mapping[str, Preset] = {
                 layers=(6, 9, 12),
                 size=476,
                 canvas="frame",
-                matching=MatchingConfig(),
+                matching=MatchingConfig(ridge=0.02),
                 residual=True,
                 detail=24,
                 recent=1,

@@ -15,7 +15,6 @@ from segic.instructions import Instructions
 
 WIDTH = 256
 TEXT_WIDTH = 768
-DENSE_MAPS = 2  # margins against the given examples, and against recent frames
 
 POSITIVE = 1  # the row of inst_type_embed for the entity itself; row 0 is another entity, its negative
 
@@ -43,7 +42,7 @@ class Decoder(nn.Module):
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
             ChannelNorm(WIDTH),
         )
-        maps = DENSE_MAPS if config.matching else 1
+        maps = config.matching.maps if config.matching else 1
         encoder = token_mask_encoder(WIDTH, maps) if config.matching else pixel_mask_encoder(WIDTH)
         self.prompt_encoder = PromptEncoder(WIDTH, encoder)
         self.mask_decoder = MaskDecoder(WIDTH)

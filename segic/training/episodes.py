@@ -16,6 +16,7 @@ from segic.correspondence import entity_margins, mean_similarity, unit, upsample
 from segic.decoder import Decoder, Output
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import MAP_STRIDE, partition, token_centres
+from segic.target_model import fit_target_model
 
 EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
 
@@ -86,6 +87,19 @@ def margins(frames: Frames, config: ModelConfig, target: int, example: int, weig
     return torch.stack(out).unflatten(-1, grid)
 
 
+@torch.no_grad()
+def target_margins(frames: Frames, ridge: float, target: int, example: int, weights: Tensor) -> Tensor:
+    """(B, N, h, w) margins of the target frame by target models of the example frame with weights (B, N, h, w)."""
+    assert frames.matching is not None
+    out = []
+    # A covariance in lower precision would not be positive definite.
+    with torch.autocast(weights.device.type, enabled=False):
+        for b in range(weights.shape[0]):
+            fitted = fit_target_model(frames.matching[b, example], partition(weights[b]), weights.shape[1], ridge)
+            out.append(fitted.margins(frames.matching[b, target]))
+    return torch.stack(out).unflatten(-1, frames.grid)
+
+
 def predict(
     decoder: Decoder,
     config: ModelConfig,
@@ -142,6 +156,8 @@ def _instruct_dense(
     ]
     if recent is None:
         maps.append(torch.zeros_like(maps[0]))
+    if config.matching is not None and config.matching.ridge:
+        maps.append(target_margins(frames, config.matching.ridge, target, example[0], weights[0]))
     propagated = torch.stack(maps, dim=2)
     return Instructions(propagated, best_points(propagated.amax(2)), visual, None)
 

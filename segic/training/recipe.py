@@ -37,6 +37,7 @@ class Matching(Part):
 
     topk: int = Field(default=4, ge=0)
     radius: int = Field(default=12, ge=1)
+    ridge: float = Field(default=0.0, ge=0)
 
 
 class Model(Part):

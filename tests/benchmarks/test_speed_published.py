@@ -32,7 +32,7 @@ DENSE = ModelConfig(
     layers=(1, 2),
     size=112,
     canvas="frame",
-    matching=MatchingConfig(topk=3, radius=3),
+    matching=MatchingConfig(topk=3, radius=3, ridge=0.02),
     residual=True,
     detail=8,
     recent=3,

@@ -18,7 +18,7 @@ from segic.instructions import Instructions
 C, H, W = 24, 3, 4  # backbone channels, tokens
 PAPER = ModelConfig()
 DENSE = replace(
-    PAPER, matching=MatchingConfig(), residual=True, detail=8, instructions=InstructionConfig(meta="constant")
+    PAPER, matching=MatchingConfig(ridge=0.02), residual=True, detail=8, instructions=InstructionConfig(meta="constant")
 )
 
 # Held by the released files and never used: box corners, and the heads of three mask tokens.
@@ -49,7 +49,7 @@ def randn(seed, *shape):
 
 def instructions(config: ModelConfig, entities: int, batch: int = 1, references: int = 2) -> Instructions:
     size = (H, W) if config.matching else (14 * H, 14 * W)
-    maps = 2 if config.matching else 1
+    maps = config.matching.maps if config.matching else 1
     return Instructions(
         propagated=randn(1, batch, entities, maps, *size),
         points=randn(2, batch, entities, 2).sigmoid(),
@@ -239,9 +239,10 @@ def test_residual_adds_the_propagated_masks():
     with_residual, without = build(replace(plain, residual=True)), build(plain)
     without.load_state_dict(with_residual.state_dict(), strict=False)
     with_residual.residual_offset.fill_(-1.5)
-    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0]))
+    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0, 4.0]))
     maps = F.interpolate(given.propagated[0], (4 * H, 4 * W), mode="bilinear")
-    expected = decode(without, plain, given).logits[0] + 2 * maps[:, 0] + 3 * maps[:, 1] - 1.5
+    added = 2 * maps[:, 0] + 3 * maps[:, 1] + 4 * maps[:, 2] - 1.5
+    expected = decode(without, plain, given).logits[0] + added
     torch.testing.assert_close(decode(with_residual, plain, given).logits[0], expected, atol=1e-4, rtol=1e-4)
 
 

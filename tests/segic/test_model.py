@@ -309,11 +309,33 @@ def test_recent_frames_count_only_nearby(build_model, dense_config):
             torch.testing.assert_close(margins[entity, plane, y, x], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_target_models_of_several_examples(dense_model):
+    """An entity's margins are the mean over the examples that show it; predicted frames have no model."""
+    encoded = dense_model.encode(pictures(3))
+    masks = blocks(3)
+    one = dense_model.context(encoded[0], masks[:2], [1, 2])
+    two = dense_model.context(encoded[1], masks[1:], [2, 5])
+    predicted = dense_model.remember(encoded[1], torch.randn(2, 32, 4 * encoded[1].grid[1]), [1, 2])
+    assert predicted.target_model is None
+    target = encoded[2].matching
+    first, second = one.target_model.margins(target), two.target_model.margins(target)
+    found = dense_model._margins(encoded[2], [one, two], [predicted], [5, 2, 1])[0, :, 2].flatten(1)
+    torch.testing.assert_close(found, torch.stack([second[1], (first[1] + second[0]) / 2, first[0]]))
+
+
+def test_models_without_target_models(build_model, dense_config):
+    plain = build_model(replace(dense_config, matching=replace(dense_config.matching, ridge=0.0)))
+    encoded = plain.encode(pictures(2))
+    context = plain.context(encoded[0], blocks(1), [1])
+    assert context.target_model is None
+    assert plain._margins(encoded[1], [context], [], [1]).shape[2] == 2
+
+
 def test_margins_without_recent_frames_are_zero(dense_model):
     encoded = dense_model.encode(pictures(2))
     context = dense_model.context(encoded[0], blocks(1), [1])
     margins = dense_model._margins(encoded[1], [context], [], [1])
-    assert margins.shape == (1, 1, 2, 8, 14)
+    assert margins.shape == (1, 1, 3, 8, 14)
     assert margins[:, :, 0].any()
     assert not margins[:, :, 1].any()
 

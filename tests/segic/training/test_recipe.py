@@ -142,11 +142,11 @@ def test_differences_are_shown_by_key() -> None:
 
 def test_data_sets_with_a_cache_of_their_own() -> None:
     recipe = load_recipe("segic-s")
-    assert recipe.data.caches == {("scenes",): (1400, 7), ("lookalikes",): (900, 11)}
+    assert recipe.data.caches == {("scenes",): (1400, 7), ("lookalikes",): (1500, 11)}
     shared = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.cached=50", "data.cache_seed=2"])
-    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (900, 11)}
+    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (1500, 11)}
     left_out = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.sets.scenes.weight=0.0"])
-    assert left_out.data.caches == {("lookalikes",): (900, 11)}
+    assert left_out.data.caches == {("lookalikes",): (1500, 11)}
     with pytest.raises(UsageError, match=r"data\.sets\.scenes is not cached, lookalikes is: give each"):
         load_recipe("segic-s", ["data.sets.scenes.cached=0"])
     assert recipe.data.sets["lookalikes"].scenes is not None
