@@ -52,5 +52,8 @@ def fit_target_model(tokens: Tensor, group: Tensor, entities: int, ridge: float)
     diagonal = covariance.diagonal()
     # The smallest addend keeps tokens that are all alike, of a plain picture, from making the matrix singular.
     diagonal += ridge * diagonal.mean() + 1e-8
-    weight = torch.cholesky_solve(centred.T @ (root * (goal - mean_goal)), torch.linalg.cholesky(covariance))
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    # It fails on features that are not finite only; so then are the margins, and the loss, which is where that is told.
+    factor = factor.masked_fill(failed > 0, torch.nan)
+    weight = torch.cholesky_solve(centred.T @ (root * (goal - mean_goal)), factor)
     return TargetModel(weight, mean_goal - middle @ weight)

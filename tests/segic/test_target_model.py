@@ -99,3 +99,10 @@ def test_an_entity_without_tokens_is_nowhere() -> None:
     margins = fit_target_model(tokens, torch.arange(30) % 2, 2, 0.02).margins(tokens)
     assert (margins[1] < 0).all()
     assert (margins[0] > 0).any()
+
+
+def test_features_that_are_not_finite_make_margins_that_are_not() -> None:
+    tokens, group = unit_tokens(30, 8), torch.arange(30) % 2
+    broken = tokens.clone()
+    broken[3, 2] = torch.nan
+    assert fit_target_model(broken, group, 1, 0.02).margins(tokens).isnan().all()
