@@ -41,9 +41,9 @@ class Setting:
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, jf=71.1, crowd=49.2, speed=2.4),
-        "balanced": Setting(476, jf=72.9, crowd=54.5, speed=1.0),
-        "best": Setting(672, crowd=63.3, speed=0.3),
+        "fast": Setting(336, jf=69.0, crowd=56.4, speed=2.4),
+        "balanced": Setting(476, jf=74.0, crowd=59.3, speed=1.0),
+        "best": Setting(672, crowd=63.1, speed=0.3),
     },
 }
 
