@@ -11,7 +11,8 @@ from torch import Tensor
 from segic.canvas import Canvas, coverage
 from segic.decoder import Decoder
 from segic.instructions import Instructions, best_points, mask_pool
-from segic.model import SEGIC, partition
+from segic.model import SEGIC
+from segic.ownership import partition
 from segic.target_model import TargetModel, fit_target_model
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
@@ -78,9 +79,12 @@ def _means(features: Tensor, masks: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Example:
-    """tokens (hw, C) of length 1, group (hw,) 0 background or 1..N, visual (N, C), present (N,) bool."""
+    """tokens (hw, D) of length 1, weights (N, h, w) what each object covers of them, group (hw,) 0 background or 1..N,
+    visual (N, C), present (N,) bool.
+    """
 
     tokens: Tensor
+    weights: Tensor
     group: Tensor
     visual: Tensor
     present: Tensor
@@ -98,14 +102,14 @@ class DenseSteps:
         self._recent: deque[_Example] = deque(maxlen=max(1, model.config.recent))
 
     def start(self, features: Tensor, pixels: Tensor, canvas: Canvas, masks: Tensor) -> None:
-        self._given = _example(features, canvas.cover(masks, (features.shape[-2], features.shape[-1])))
+        self._given = self._example(features, canvas.cover(masks, (features.shape[-2], features.shape[-1])))
         self._recent.append(self._given)
 
     def step(self, features: Tensor, pixels: Tensor, canvas: Canvas) -> tuple[Tensor, list[float]]:
         assert self._given is not None
         grid = (features.shape[-2], features.shape[-1])
         n = len(self._given.visual)
-        tokens = _unit(features)
+        tokens = self._decoder.matching(features)[0]
         near = _window(grid, self._matching.radius, tokens.device)
         margins = []
         for number in range(1, n + 1):
@@ -113,6 +117,8 @@ class DenseSteps:
             maps = [far, _margin(tokens, [*self._recent], number, self._matching.topk, near)]
             if self._matching.ridge:
                 maps.append(self._target_model().margins(tokens)[number - 1])
+            if self._matching.place:
+                maps.append(self._recent[-1].weights[number - 1].flatten())
             margins.append(torch.stack(maps))
         propagated = torch.stack(margins).unflatten(-1, grid)[None]
         points = best_points(propagated.amax(2))
@@ -121,15 +127,21 @@ class DenseSteps:
         given = Instructions(propagated, points, self._instances(), None)
         logits, scores = _one_by_one(self._decoder, embedding, given, detail, n)
         best = logits.amax(0, keepdim=True)
-        self._recent.append(_example(features, coverage((logits == best) & (logits > 0), grid)))
+        self._recent.append(self._example(features, coverage((logits == best) & (logits > 0), grid)))
         return logits, scores
+
+    def _example(self, features: Tensor, weights: Tensor) -> _Example:
+        """weights: (N, h, w) what each object covers of the tokens."""
+        tokens = self._decoder.matching(features)[0]
+        visual, present = mask_pool(features, weights[None])[0], weights.flatten(1).amax(1) > 0
+        return _Example(tokens, weights, partition(weights), visual, present)
 
     def _target_model(self) -> TargetModel:
         """The given example's, fitted once."""
         assert self._given is not None
         if self._fitted is None:
-            shown, group = len(self._given.visual), self._given.group
-            self._fitted = fit_target_model(self._given.tokens, group, shown, self._matching.ridge)
+            group = partition(self._given.weights, self._matching.ridge_share)
+            self._fitted = fit_target_model(self._given.tokens, group, len(self._given.visual), self._matching.ridge)
         return self._fitted
 
     def _instances(self) -> Tensor:
@@ -140,17 +152,6 @@ class DenseSteps:
             return self._given.visual[None, :, None]
         seen = torch.where(last.present[:, None], last.visual, self._given.visual)
         return torch.stack([self._given.visual, seen], 1)[None]
-
-
-def _example(features: Tensor, weights: Tensor) -> _Example:
-    """weights: (N, h, w) what each object covers of the tokens."""
-    visual = mask_pool(features, weights[None])[0]
-    return _Example(_unit(features), partition(weights), visual, weights.flatten(1).amax(1) > 0)
-
-
-def _unit(features: Tensor) -> Tensor:
-    """(1, C, h, w) -> (hw, C) of length 1."""
-    return F.normalize(features[0].flatten(1).T, dim=-1)
 
 
 def _window(grid: tuple[int, int], radius: int, device: torch.device) -> Tensor:

@@ -14,16 +14,23 @@ class MatchingConfig:
     radius: how far, in tokens, recent frames of a video are searched around each token; examples are searched whole.
     ridge:  above 0, a linear model of each example's tokens (`segic.target_model`), regularised by this, makes one more
             propagated mask.
+    ridge_share: the share of a token that an entity must cover for the linear model to count it as the entity's.
+    width:  of the metric in which tokens are compared (`segic.metric`), at most the features'; 0 compares the features
+            as they are.
+    place:  where an entity was in the last recent frame is one more propagated mask.
     """
 
     topk: int = 4
     radius: int = 12
     ridge: float = 0.0
+    ridge_share: float = 0.5
+    width: int = 0
+    place: bool = False
 
     @property
     def maps(self) -> int:
-        """Propagated masks an entity: margins to the examples, to recent frames, and of the linear models if any."""
-        return 3 if self.ridge else 2
+        """Propagated masks an entity: margins to the examples, to recent frames, of the linear models and the place."""
+        return 2 + (self.ridge > 0) + self.place
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class ModelConfig:
     canvas: "square" pads every picture to size x size; "frame" keeps its own shape, without padding.
     matching: dense matching instead of the similarity to the mask's mean feature.
     residual: the propagated mask is added to the logits with learned gains, so that the decoder learns to correct it.
+    context: channels of a convolutional branch on the tokens that spreads an entity's evidence; 0 for none.
     detail: channels of a small convolutional branch on the picture itself that sharpens the logits; 0 for none.
     recent: recent frames of a video that are matched as further examples (dense matching). Instance tokens come from
     the given examples and the last recent frame, whatever its value.
@@ -60,6 +68,7 @@ class ModelConfig:
     canvas: Literal["square", "frame"] = "square"
     matching: MatchingConfig | None = None
     residual: bool = False
+    context: int = 0
     detail: int = 0
     recent: int = 1
     instructions: InstructionConfig = field(default_factory=InstructionConfig)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from segic.backbones.base import Backbone
 from segic.canvas import Canvas, coverage
-from segic.config import MatchingConfig, ModelConfig
-from segic.correspondence import entity_margins, mean_similarity, unit, upsampled_norm, window
+from segic.config import ModelConfig
+from segic.correspondence import mean_similarity, upsampled_norm
 from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
-from segic.target_model import TargetModel, fit_target_model
-from segic.tiles import near_margins
+from segic.ownership import partition
+from segic.propagation import Context, dense_maps
+from segic.target_model import fit_target_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 MAP_STRIDE = 4  # the paper's propagated mask is computed at a quarter of the canvas's resolution
 ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that memory does not grow with their number
-PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Encoded:
 
     features:  (1, C, h, w) backbone features f.
     embedding: (1, 256, h, w) the decoder's view of them.
-    matching:  (h * w, C) features of length 1 in the backbone's precision, for dense matching; None for the paper's.
+    matching:  (h * w, D) tokens of length 1 in the backbone's precision, for dense matching; None for the paper's.
     norm:      (1, H', W') norm of the upsampled features, for the paper's models; None with dense matching.
     detail:    (1, D, 4h, 4w) for models with a detail branch, else None.
     canvas:    where the frame lies on the backbone's input.
@@ -56,25 +56,6 @@ class Encoded:
         return self.features.shape[-2], self.features.shape[-1]
 
 
-@dataclass(frozen=True, eq=False)
-class Context:
-    """One in-context example: an image's features and the masks of the entities it shows. Equal only to itself.
-
-    entities: the caller's keys of all masks given, empty ones too.
-    visual:   (n, C) float32 visual instructions (eq. 3) in that order, zeros for an empty mask.
-    present:  (n,) whether the entity's mask covers anything.
-    matching: (h * w, C) and group (h * w,) int64 (0 background, else 1 + position in `entities`) for dense matching.
-    target_model: of given examples, for models that use one, else None.
-    """
-
-    entities: tuple[int, ...]
-    visual: Tensor
-    present: tuple[bool, ...]
-    matching: Tensor | None
-    group: Tensor | None
-    target_model: TargetModel | None = None
-
-
 @dataclass(frozen=True)
 class Prediction:
     """Masks of N entities on one target.
@@ -86,20 +67,6 @@ class Prediction:
     logits: Tensor
     scores: Tensor
     propagated: Tensor
-
-
-def partition(weights: Tensor) -> Tensor:
-    """(N, h, w) coverage -> (hw,) int64: each token's owner, 0 for background, 1..N.
-
-    An entity too small to own any token by majority gets the one that it covers most.
-    """
-    flat = weights.flatten(1)
-    stacked = torch.cat([1 - flat.sum(0, keepdim=True), flat])
-    owner = stacked.argmax(0)
-    for index in range(flat.shape[0]):
-        if flat[index].max() > 0 and not (owner == index + 1).any():
-            owner[flat[index].argmax()] = index + 1
-    return owner
 
 
 def owners(logits: Tensor) -> Tensor:
@@ -194,7 +161,7 @@ class SEGIC:
                 features[i : i + 1],
                 embedding[i : i + 1],
                 # Each by itself: a view would keep the whole batch.
-                unit(features[i].float()).to(precision) if dense else None,
+                self.decoder.matching(features[i : i + 1])[0].to(precision) if dense else None,
                 one(norm, i),
                 one(detail, i),
                 canvas,
@@ -209,7 +176,8 @@ class SEGIC:
         """
         masks = masks.to(self.device).float()
         if self.config.matching is not None:
-            return self._with_target_model(self._context(image, image.canvas.cover(masks, image.grid), entities))
+            weights = image.canvas.cover(masks, image.grid)
+            return self._with_target_model(self._context(image, weights, entities), weights)
         source = (masks.shape[-2], masks.shape[-1])
         placed = Canvas(source, image.canvas.picture, image.canvas.padded).place(masks[None])[0]
         weights = token_centres(placed, image.grid)
@@ -231,16 +199,17 @@ class SEGIC:
         """weights: (N, h, w) what each entity covers of the tokens."""
         visual = mask_pool(image.features, weights[None])[0]
         present = tuple((weights.flatten(1).amax(1) > 0).tolist())
-        group = partition(weights) if image.matching is not None else None
-        return Context(tuple(entities), visual, present, image.matching, group)
+        if image.matching is None:
+            return Context(tuple(entities), visual, present)
+        return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1))
 
-    def _with_target_model(self, context: Context) -> Context:
+    def _with_target_model(self, context: Context, weights: Tensor) -> Context:
         matching = self.config.matching
         if matching is None or not matching.ridge:
             return context
         assert context.matching is not None
-        assert context.group is not None
-        fitted = fit_target_model(context.matching, context.group, len(context.entities), matching.ridge)
+        group = partition(weights, matching.ridge_share)
+        fitted = fit_target_model(context.matching, group, len(context.entities), matching.ridge)
         return replace(context, target_model=fitted)
 
     @torch.no_grad()
@@ -325,82 +294,10 @@ class SEGIC:
     ) -> Tensor:
         """Eq. 2: the propagated masks, (1, N, P, H, W)."""
         if self.config.matching is not None:
-            return self._margins(target, given, recent, entities)
+            assert target.matching is not None
+            return dense_maps(target.matching, target.grid, given, recent, entities, self.config.matching)[None]
         assert target.norm is not None
         first = self._visual(given, (), entities)[:, :, 0]
         eps = 1e-8
         similarity = mean_similarity(target.features, target.norm, first, eps)
         return F.interpolate(similarity, target.canvas.padded, mode="bilinear", align_corners=False)[:, :, None]
-
-    def _margins(
-        self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int]
-    ) -> Tensor:
-        """(1, N, P, h, w): dense margins against the examples and against recent frames (zero without any), and those
-        of the examples' target models where the model has them.
-        """
-        matching = self.config.matching
-        assert matching is not None
-        assert target.matching is not None
-        from_given = margins_to(target.matching, given, entities, matching)
-        if recent:
-            from_recent = margins_to(target.matching, recent, entities, matching, target.grid)
-        else:
-            from_recent = torch.zeros_like(from_given)
-        maps = [from_given, from_recent]
-        if matching.ridge:
-            maps.append(target_margins(target.matching, given, entities))
-        return torch.stack(maps, 1).unflatten(-1, target.grid)[None]
-
-
-def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:
-    """Margins of target tokens (T, C) by the examples' target models -> (N, T) float32: an entity's mean over the
-    examples that show it, 0 without any.
-    """
-    total = torch.zeros(len(entities), len(target), device=target.device)
-    shown = torch.zeros(len(entities), 1, device=target.device)
-    for context in given:
-        assert context.target_model is not None
-        margins = context.target_model.margins(target)
-        for own, key in enumerate(context.entities):
-            if context.present[own] and key in entities:
-                total[entities.index(key)] += margins[own]
-                shown[entities.index(key)] += 1
-    return total / shown.clamp(min=1)
-
-
-def margins_to(
-    target: Tensor,
-    contexts: Sequence[Context],
-    entities: Sequence[int],
-    matching: MatchingConfig,
-    grid: tuple[int, int] | None = None,
-) -> Tensor:
-    """`entity_margins` of target tokens (T, C) against the tokens of several examples together -> (N, T) float32.
-
-    grid: (h, w) of frames of one video, whose tokens match those within the radius only.
-    """
-    position = {key: i + 1 for i, key in enumerate(entities)}
-    groups, tokens = [], []
-    for context in contexts:
-        assert context.matching is not None
-        assert context.group is not None
-        lookup = torch.tensor([0, *(position.get(key, 0) for key in context.entities)], device=target.device)
-        groups.append(lookup[context.group])
-        tokens.append(context.matching)
-    group = torch.cat(groups)
-    if grid is not None and target.device.type == "cpu":  # a GPU would rather form all pairs than wait for many parts
-        return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk)
-    group, order = group.sort()  # sorted, each entity's columns are a slice of the products
-    others = torch.cat(tokens)[order]
-    far = None
-    if grid is not None:
-        far = ~window(grid, matching.radius, target.device).repeat(1, len(tokens))[:, order]
-    rows = max(1, PAIRS_AT_ONCE // len(group))
-    out = []
-    for start in range(0, len(target), rows):
-        part = slice(start, start + rows)
-        similarity = (target[part] @ others.T).float()
-        if far is not None:
-            similarity.masked_fill_(far[part], 0)
-        out.append(entity_margins(similarity, group, len(entities), matching.topk))
-    return torch.cat(out, 1)

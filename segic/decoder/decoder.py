@@ -7,11 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segic.config import ModelConfig
+from segic.correspondence import unit
+from segic.decoder.context import ContextBranch
 from segic.decoder.detail import DetailBranch
 from segic.decoder.layers import ChannelNorm
 from segic.decoder.mask_decoder import MaskDecoder
 from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
 from segic.instructions import Instructions
+from segic.metric import Metric
 
 WIDTH = 256
 TEXT_WIDTH = 768
@@ -52,16 +55,26 @@ class Decoder(nn.Module):
             self.prompt_proj = nn.Linear(TEXT_WIDTH, WIDTH)
         elif config.instructions.meta == "constant":
             self.prompt_constant = nn.Embedding(1, WIDTH)
+        width = min(config.matching.width, backbone_width) if config.matching else 0
+        self.metric = Metric(backbone_width, width) if width else None
         if config.residual:
             self.residual_gain = nn.Parameter(torch.full((maps,), 8.0))
             self.residual_offset = nn.Parameter(torch.zeros(()))
         self.residual = config.residual
+        self.context = ContextBranch(WIDTH, config.context) if config.context else None
         self.detail = DetailBranch(config.detail, WIDTH // 8) if config.detail else None
 
     def embed(self, features: Tensor) -> Tensor:
         """Backbone features (B, C, h, w) -> image embedding f (B, 256, h, w)."""
         out: Tensor = self.neck(features)
         return out
+
+    def matching(self, features: Tensor) -> Tensor:
+        """Backbone features (B, C, h, w) -> (B, h * w, D) float32 of length 1, which dense matching compares."""
+        if self.metric is None:
+            return unit(features.float())
+        tokens: Tensor = self.metric(features)
+        return tokens
 
     def frame_detail(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor | None:
         """Canvas pixels (B, 3, H, W), 0..255 -> what the detail branch keeps of them, None without that branch."""
@@ -131,6 +144,8 @@ class Decoder(nn.Module):
         maps = None if propagated is None else propagated[:, chosen].flatten(0, 1).float()
         dense = self.prompt_encoder.masks(None if maps is None else maps.to(dtype), (b * entities, c, h, w))
         image = embedding[:, None].expand(b, entities, c, h, w).flatten(0, 1) + dense
+        if self.context is not None:
+            image = self.context(image)
         tokens = tokens.flatten(0, 1)
         position = self.prompt_encoder.pe_layer.grid(h, w).to(dtype)
         logits, scores, upscaled = self.mask_decoder(image, position, tokens)

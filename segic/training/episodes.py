@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.config import ModelConfig
-from segic.correspondence import entity_margins, mean_similarity, unit, upsampled_norm, window
+from segic.correspondence import entity_margins, mean_similarity, upsampled_norm, window
 from segic.decoder import Decoder, Output
 from segic.instructions import Instructions, best_points, mask_pool
-from segic.model import MAP_STRIDE, partition, token_centres
+from segic.model import MAP_STRIDE, token_centres
+from segic.ownership import partition
 from segic.target_model import fit_target_model
 
 EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
@@ -40,7 +41,7 @@ class Batch:
 class Frames:
     """A batch's frames after what runs once a frame.
 
-    features (B, F, C, h, w), matching (B, F, hw, C): of all frames. embedding (B, 256, h, w) and detail (B, D, 4h, 4w)
+    features (B, F, C, h, w), matching (B, F, hw, D): of all frames. embedding (B, 256, h, w) and detail (B, D, 4h, 4w)
     or None, by frame: of those that are targets. The paper's models have norm (B, H', W'), by frame, for matching.
     """
 
@@ -63,7 +64,7 @@ def prepare(decoder: Decoder, batch: Batch, targets: Sequence[int]) -> Frames:
     detail = {t: decoder.frame_detail(batch.pixels[:, t], grid) for t in targets}
     if batch.canvas is None:
         with torch.no_grad():
-            matching = unit(batch.features)
+            matching = decoder.matching(batch.features.flatten(0, 1)).unflatten(0, batch.features.shape[:2])
         return Frames(batch.features, matching, embedding, detail)
     size = (batch.canvas[0] // MAP_STRIDE, batch.canvas[1] // MAP_STRIDE)
     with torch.no_grad():
@@ -88,14 +89,17 @@ def margins(frames: Frames, config: ModelConfig, target: int, example: int, weig
 
 
 @torch.no_grad()
-def target_margins(frames: Frames, ridge: float, target: int, example: int, weights: Tensor) -> Tensor:
+def target_margins(frames: Frames, config: ModelConfig, target: int, example: int, weights: Tensor) -> Tensor:
     """(B, N, h, w) margins of the target frame by target models of the example frame with weights (B, N, h, w)."""
+    assert config.matching is not None
     assert frames.matching is not None
+    ridge, least = config.matching.ridge, config.matching.ridge_share
     out = []
     # A covariance in lower precision would not be positive definite.
     with torch.autocast(weights.device.type, enabled=False):
         for b in range(weights.shape[0]):
-            fitted = fit_target_model(frames.matching[b, example], partition(weights[b]), weights.shape[1], ridge)
+            group = partition(weights[b], least)
+            fitted = fit_target_model(frames.matching[b, example].float(), group, weights.shape[1], ridge)
             out.append(fitted.margins(frames.matching[b, target]))
     return torch.stack(out).unflatten(-1, frames.grid)
 
@@ -156,8 +160,11 @@ def _instruct_dense(
     ]
     if recent is None:
         maps.append(torch.zeros_like(maps[0]))
-    if config.matching is not None and config.matching.ridge:
-        maps.append(target_margins(frames, config.matching.ridge, target, example[0], weights[0]))
+    assert config.matching is not None
+    if config.matching.ridge:
+        maps.append(target_margins(frames, config, target, example[0], weights[0]))
+    if config.matching.place:
+        maps.append(torch.zeros_like(maps[0]) if recent is None else weights[1])
     propagated = torch.stack(maps, dim=2)
     return Instructions(propagated, best_points(propagated.amax(2)), visual, None)
 

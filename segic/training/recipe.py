@@ -38,6 +38,9 @@ class Matching(Part):
     topk: int = Field(default=4, ge=0)
     radius: int = Field(default=12, ge=1)
     ridge: float = Field(default=0.0, ge=0)
+    ridge_share: float = Field(default=0.5, gt=0, lt=1)
+    width: int = Field(default=0, ge=0)
+    place: bool = False
 
 
 class Model(Part):
@@ -50,6 +53,7 @@ class Model(Part):
     canvas: Literal["square", "frame"] | None = None
     matching: Matching | None = None
     residual: bool | None = None
+    context: int | None = Field(default=None, ge=0)
     detail: int | None = Field(default=None, ge=0)
     recent: int | None = Field(default=None, ge=1)
     instructions: Instructions = Instructions()

@@ -1,7 +1,7 @@
 """From a recipe and folders to a run that goes: everything is opened and checked before the first step."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,9 @@ from segic.errors import UsageError
 from segic.text import TextEncoder
 from segic.training.cache import Progress, cache_name, fill_cache, left_out
 from segic.training.distributed import Processes, join, leave
+from segic.training.episodes import Batch
 from segic.training.feeds import CachedFeed, Feed, LiveFeed, index_cache
+from segic.training.groups import make_groups
 from segic.training.journal import Journal, circumstances
 from segic.training.loop import Setup, Trainer
 from segic.training.recipe import DataSet, Recipe
@@ -24,6 +26,7 @@ from segic.training.run_folder import RunFolder, append_line, load_checkpoint
 from segic.training.sources import Source, open_sources
 from segic.training.texts import encode_texts
 from segic.training.validation import Episodes
+from segic.training.whitening import SAMPLES, set_metric
 
 # (config, backbone, decoder) -> scores on videos, "video" among them.
 VideoScores = Callable[[ModelConfig, Backbone, Decoder], Mapping[str, float]]
@@ -116,6 +119,9 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
         if processes.first:
             hooks.note(note)
     notes += opening.left_out
+    # The other processes are given it with the weights.
+    if decoder.metric is not None and init is None and not request.resume and processes.first:
+        set_metric(decoder.metric, _samples(feed, config, backbone, device, texts))
     journal = Journal(run, quiet=request.quiet) if processes.first else None
     validate = _Validation(recipe, config, backbone, run, episodes, hooks.video)
     setup = Setup(
@@ -137,6 +143,15 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     if processes.first:
         run.append("end", {"step": trainer.state.step, "seconds": trainer.state.seconds, "best": trainer.state.best})
     return run
+
+
+def _samples(
+    feed: Feed, config: ModelConfig, backbone: Backbone, device: torch.device, texts: Mapping[str, torch.Tensor]
+) -> Iterator[Batch]:
+    """The first samples of the run's first steps, for what is found in them before training."""
+    for step in range(SAMPLES):
+        (group,) = make_groups([feed.draw(step, 0)], config, backbone, device, texts)
+        yield group.batch
 
 
 @dataclass(frozen=True)

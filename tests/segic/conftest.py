@@ -21,8 +21,9 @@ DENSE = ModelConfig(
     layers=(1, 2),
     size=112,
     canvas="frame",
-    matching=MatchingConfig(topk=3, radius=3, ridge=0.02),
+    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, place=True),
     residual=True,
+    context=8,
     detail=8,
     recent=3,
     instructions=InstructionConfig(meta="constant"),
@@ -32,7 +33,7 @@ RELEASED = ModelConfig(backbone="tiny", size=112)
 
 
 def build(config: ModelConfig, seed: int = 0) -> SEGIC:
-    """A model of random weights; the detail branch's last layer too, which starts as zero otherwise."""
+    """A model of random weights; those too that start as zero or as nothing in particular."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = DinoV2(TINY, config.layers)
@@ -40,6 +41,11 @@ def build(config: ModelConfig, seed: int = 0) -> SEGIC:
         decoder = Decoder(config, backbone.width, backbone.width)
         if decoder.detail is not None:
             torch.nn.init.normal_(decoder.detail.leave.weight)
+        if decoder.context is not None:
+            torch.nn.init.normal_(decoder.context.leave.weight, std=0.1)
+        if decoder.metric is not None:
+            torch.nn.init.normal_(decoder.metric.middle, std=0.05)
+            torch.nn.init.normal_(decoder.metric.root)
     return SEGIC(config, backbone, decoder, name="tiny")
 
 

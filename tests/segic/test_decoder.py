@@ -11,6 +11,7 @@ from torch import nn
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
+from segic.decoder.context import ContextBranch
 from segic.decoder.detail import DetailBranch
 from segic.decoder.layers import ChannelNorm, FourierPositions
 from segic.instructions import Instructions
@@ -18,7 +19,12 @@ from segic.instructions import Instructions
 C, H, W = 24, 3, 4  # backbone channels, tokens
 PAPER = ModelConfig()
 DENSE = replace(
-    PAPER, matching=MatchingConfig(ridge=0.02), residual=True, detail=8, instructions=InstructionConfig(meta="constant")
+    PAPER,
+    matching=MatchingConfig(ridge=0.02, width=24, place=True),
+    residual=True,
+    context=8,
+    detail=8,
+    instructions=InstructionConfig(meta="constant"),
 )
 
 # Held by the released files and never used: box corners, and the heads of three mask tokens.
@@ -40,6 +46,8 @@ def build(config: ModelConfig, seed: int = 0) -> Decoder:
         decoder = Decoder(config, C, C)
         if decoder.detail is not None:
             torch.nn.init.normal_(decoder.detail.leave.weight)
+        if decoder.context is not None:
+            torch.nn.init.normal_(decoder.context.leave.weight, std=0.1)
     return decoder
 
 
@@ -239,9 +247,9 @@ def test_residual_adds_the_propagated_masks():
     with_residual, without = build(replace(plain, residual=True)), build(plain)
     without.load_state_dict(with_residual.state_dict(), strict=False)
     with_residual.residual_offset.fill_(-1.5)
-    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0, 4.0]))
+    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0, 4.0, 5.0]))
     maps = F.interpolate(given.propagated[0], (4 * H, 4 * W), mode="bilinear")
-    added = 2 * maps[:, 0] + 3 * maps[:, 1] + 4 * maps[:, 2] - 1.5
+    added = 2 * maps[:, 0] + 3 * maps[:, 1] + 4 * maps[:, 2] + 5 * maps[:, 3] - 1.5
     expected = decode(without, plain, given).logits[0] + added
     torch.testing.assert_close(decode(with_residual, plain, given).logits[0], expected, atol=1e-4, rtol=1e-4)
 
@@ -263,6 +271,20 @@ def test_untrained_detail_branch_changes_nothing():
 def test_detail_of_any_stride(pixels):
     decoder = build(DENSE)
     assert decoder.frame_detail(torch.zeros(2, 3, *pixels), (H, W)).shape == (2, 8, 4 * H, 4 * W)
+
+
+def test_untrained_context_branch_changes_nothing():
+    branch, image = ContextBranch(16, 8), randn(0, 2, 16, 9, 11)
+    assert torch.equal(branch(image), image)
+
+
+def test_evidence_spreads_over_twelve_tokens_and_no_further():
+    branch = ContextBranch(16, 8)
+    torch.nn.init.normal_(branch.leave.weight)
+    image = randn(0, 1, 16, 1, 40).requires_grad_()
+    branch(image)[0, :, 0, 20].square().sum().backward()
+    reached = image.grad.abs().amax((0, 1, 2)).nonzero().flatten().tolist()
+    assert reached == list(range(8, 33))
 
 
 def test_no_detail_branch():

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 
 import segic.model
+import segic.propagation
 from segic.canvas import Canvas, coverage
 from segic.config import InstructionConfig, MatchingConfig
 from segic.errors import UsageError
-from segic.model import Context, margins_to, partition, token_centres
+from segic.model import token_centres
+from segic.propagation import Context, dense_maps, margins_to
 
 FRAME = (60, 107)
 
@@ -52,7 +54,7 @@ def test_encoded_dense(dense_model):
     assert one.grid == (8, 14)
     assert one.features.shape == (1, 64, 8, 14)
     assert one.embedding.shape == (1, 256, 8, 14)
-    assert one.matching.shape == (112, 64)
+    assert one.matching.shape == (112, 24)
     assert one.norm is None
     assert one.detail.shape == (1, 8, 32, 56)
     assert one.canvas == two.canvas == Canvas.own_aspect(FRAME, 112, 14)
@@ -170,18 +172,6 @@ def test_token_centres_keep_small_masks():
     assert lost > 100
 
 
-def test_partition():
-    weights = torch.tensor([[[0.9, 0.2, 0.0, 0.0]], [[0.1, 0.7, 0.3, 0.0]]])
-    assert partition(weights).tolist() == [1, 2, 0, 0]
-
-
-def test_partition_gives_small_entities_their_best_token():
-    weights = torch.zeros(3, 2, 3)
-    weights[0, :, :2] = 1
-    weights[1, 1, 2] = 0.01
-    assert partition(weights).tolist() == [1, 1, 0, 1, 1, 2]  # the third covers nothing and owns nothing
-
-
 # Prediction
 
 
@@ -296,7 +286,7 @@ def test_recent_frames_count_only_nearby(build_model, dense_config):
     model = build_model(dense_config)
     encoded = model.encode(pictures(2))
     context = model.context(encoded[0], blocks(2), [1, 2])
-    margins = model._margins(encoded[1], [context], [context], [1, 2])[0]
+    margins = dense_maps(encoded[1].matching, encoded[1].grid, [context], [context], [1, 2], dense_config.matching)
     similarity = encoded[1].matching @ encoded[0].matching.T
     width, radius = 14, dense_config.matching.radius
     for entity, y, x in ((0, 0, 0), (1, 7, 13), (0, 4, 6)):
@@ -319,7 +309,8 @@ def test_target_models_of_several_examples(dense_model):
     assert predicted.target_model is None
     target = encoded[2].matching
     first, second = one.target_model.margins(target), two.target_model.margins(target)
-    found = dense_model._margins(encoded[2], [one, two], [predicted], [5, 2, 1])[0, :, 2].flatten(1)
+    matching = dense_model.config.matching
+    found = dense_maps(target, encoded[2].grid, [one, two], [predicted], [5, 2, 1], matching)[:, 2].flatten(1)
     torch.testing.assert_close(found, torch.stack([second[1], (first[1] + second[0]) / 2, first[0]]))
 
 
@@ -328,16 +319,16 @@ def test_models_without_target_models(build_model, dense_config):
     encoded = plain.encode(pictures(2))
     context = plain.context(encoded[0], blocks(1), [1])
     assert context.target_model is None
-    assert plain._margins(encoded[1], [context], [], [1]).shape[2] == 2
+    assert plain._propagate(encoded[1], [context], [], [1]).shape[2] == 3
 
 
 def test_margins_without_recent_frames_are_zero(dense_model):
     encoded = dense_model.encode(pictures(2))
     context = dense_model.context(encoded[0], blocks(1), [1])
-    margins = dense_model._margins(encoded[1], [context], [], [1])
-    assert margins.shape == (1, 1, 3, 8, 14)
-    assert margins[:, :, 0].any()
-    assert not margins[:, :, 1].any()
+    maps = dense_model._propagate(encoded[1], [context], [], [1])
+    assert maps.shape == (1, 1, 4, 8, 14)
+    assert maps[:, :, [0, 2]].flatten(3).any(3).all()
+    assert not maps[:, :, [1, 3]].any()
 
 
 def test_margins_in_chunks(dense_model, monkeypatch):
@@ -347,9 +338,9 @@ def test_margins_in_chunks(dense_model, monkeypatch):
     grid = encoded[2].grid
     expected = margins_to(encoded[2].matching, contexts, [2, 1], matching, grid)
     assert expected.shape == (2, 112)
-    monkeypatch.setattr(segic.model, "PAIRS_AT_ONCE", 224 * 5)
+    monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE", 224 * 5)
     torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], matching, grid), expected)
-    monkeypatch.setattr(segic.model, "PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE", 1)
     torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], matching, grid), expected)
 
 

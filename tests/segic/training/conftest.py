@@ -97,7 +97,14 @@ def recipe_values(**changes: Any) -> dict[str, Any]:
         "batch": 2,
         "checkpoint_every": 4,
         "precision": "float32",
-        "model": {"preset": "segic-s", "backbone": "dinov2-tiny", "layers": [2], "detail": 4},
+        "model": {
+            "preset": "segic-s",
+            "backbone": "dinov2-tiny",
+            "layers": [2],
+            "detail": 4,
+            "context": 8,
+            "matching": {"topk": 4, "radius": 12, "ridge": 0.02, "place": True},
+        },
         "data": {
             "size": 112,
             "entities": 2,

@@ -22,7 +22,8 @@ from segic.training.recipe_file import load_recipe
 
 PAPER = ModelConfig(size=112)
 DENSE = ModelConfig(
-    size=112, canvas="frame", matching=MatchingConfig(2, 3, 0.02), residual=True, detail=4, recent=1,
+    size=112, canvas="frame", matching=MatchingConfig(2, 3, 0.02, 0.3, 20, True), residual=True, context=8, detail=4,
+    recent=1,
     instructions=InstructionConfig(meta="constant"),
 )  # fmt: skip
 CANVAS = Canvas((112, 112), (112, 112), (112, 112))

@@ -423,6 +423,26 @@ def test_a_decoder_starts_from_a_file_that_fits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder_data")
+def test_the_metric_is_found_before_the_first_step_and_not_trained(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("segic.training.session.SAMPLES", 5)
+    recipe = make_recipe(schedule__steps=2, model__matching__width=12)
+    run = fit("first", recipe=recipe)
+    found = weights(run)
+    assert found["metric.root"].shape == (32, 12)
+    assert not torch.equal(found["metric.root"], torch.eye(32, 12))
+    longer = make_recipe(schedule__steps=3, model__matching__width=12)
+    assert torch.equal(weights(fit("longer", recipe=longer))["metric.root"], found["metric.root"])
+    # What a run starts from brings its metric along.
+    monkeypatch.setattr("segic.training.session.set_metric", None)
+    start = run.checkpoints()[-1]
+    request = Request(recipe, tmp_path / "data", tmp_path / "second", device="cpu", init=start, quiet=True)
+    assert torch.equal(weights(train(request, Hooks(backbone=open_backbone)))["metric.root"], found["metric.root"])
+
+
+@pytest.mark.usefixtures("folder_data")
 def test_curves_for_tensorboard(fit: Fit) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run = fit(schedule__steps=4, checkpoint_every=4)

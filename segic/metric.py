@@ -1,0 +1,33 @@
+"""The metric in which tokens are compared: beyond the paper, an option of a preset.
+
+Cosines over all of DINOv2's features are ruled by what changes from token to token inside any one thing: where it is,
+what light falls on it, how its parts differ. Whitened by the covariance inside things, as it is in training pictures,
+features are compared by what tells one thing from another; it is Fisher's discriminant (1936) as a metric. Directions
+that vary least after that are left out, so the comparisons are cheaper as well. `segic.training.whitening` finds it.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segic.correspondence import unit
+
+
+class Metric(nn.Module):
+    """Features (B, C, h, w) -> tokens (B, h * w, D) of length 1, whose products are cosines in the metric.
+
+    middle: (C,) and root: (C, D), for features of length 1; not trained. Until they are set, the metric is the
+    features' own, cut off after D.
+    """
+
+    middle: Tensor
+    root: Tensor
+
+    def __init__(self, features: int, width: int):
+        super().__init__()
+        self.register_buffer("middle", torch.zeros(features))
+        self.register_buffer("root", torch.eye(features, width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        tokens = unit(features.float()) - self.middle.float()
+        return F.normalize((tokens.to(self.root.dtype) @ self.root).float(), dim=-1)

@@ -1,0 +1,32 @@
+"""Which entity of an example owns each of its tokens, from what the entities' masks cover of them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FEW = 20  # tokens: owners with many more count the same, whatever their size; with fewer they count less
+
+
+def partition(weights: Tensor, least: float = 0.5) -> Tensor:
+    """(N, h, w) coverage -> (hw,) int64: each token's owner, 0 for background, 1..N.
+
+    least: the share of a token that an entity must cover to own it where no other entity does; the background needs the
+    rest. Below a half, thin parts own tokens too, which they hardly ever cover by majority. An entity too small to own
+    any token gets the one that it covers most.
+    """
+    flat = weights.flatten(1)
+    background = (1 - flat.sum(0, keepdim=True)) * (least / (1 - least))
+    owner = torch.cat([background, flat]).argmax(0)
+    for index in range(flat.shape[0]):
+        if flat[index].max() > 0 and not (owner == index + 1).any():
+            owner[flat[index].argmax()] = index + 1
+    return owner
+
+
+def balanced(group: Tensor, entities: int) -> tuple[Tensor, Tensor]:
+    """Owners of T tokens, group (T,) int64 in 0..entities, as (T, 1 + entities) float32 0 or 1, and (T, 1) weights of
+    sum 1 that make rare owners count as much as the rest.
+    """
+    own = F.one_hot(group, entities + 1).float()
+    share = (own / (own.sum(0) + FEW)).sum(1, keepdim=True)
+    return own, share / share.sum()

@@ -1,0 +1,119 @@
+"""Dense label propagation from the examples and recent frames of a target: the propagated masks of eq. 2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segic.config import MatchingConfig
+from segic.correspondence import entity_margins, window
+from segic.target_model import TargetModel
+from segic.tiles import near_margins
+
+PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One in-context example: an image's features and the masks of the entities it shows. Equal only to itself.
+
+    entities: the caller's keys of all masks given, empty ones too.
+    visual:   (n, C) float32 visual instructions (eq. 3) in that order, zeros for an empty mask.
+    present:  (n,) whether the entity's mask covers anything.
+    matching: (h * w, D) tokens, group (h * w,) int64 (0 background, else 1 + position in `entities`) and weights
+              (n, h * w), what each entity covers of them: for dense matching.
+    target_model: of given examples, for models that use one, else None.
+    """
+
+    entities: tuple[int, ...]
+    visual: Tensor
+    present: tuple[bool, ...]
+    matching: Tensor | None = None
+    group: Tensor | None = None
+    weights: Tensor | None = None
+    target_model: TargetModel | None = None
+
+
+def dense_maps(
+    target: Tensor,
+    grid: tuple[int, int],
+    given: Sequence[Context],
+    recent: Sequence[Context],
+    entities: Sequence[int],
+    matching: MatchingConfig,
+) -> Tensor:
+    """(N, P, h, w) float32 propagated masks of N entities on a target's tokens (h * w, D), in this order: margins to
+    the examples; margins to recent frames; margins of the examples' target models and the place in the last recent
+    frame, where the model has them. Without recent frames theirs are zero.
+    """
+    from_given = margins_to(target, given, entities, matching)
+    none = torch.zeros_like(from_given)
+    maps = [from_given, margins_to(target, recent, entities, matching, grid) if recent else none]
+    if matching.ridge:
+        maps.append(target_margins(target, given, entities))
+    if matching.place:
+        maps.append(last_place(recent[-1], entities) if recent else none)
+    return torch.stack(maps, 1).unflatten(-1, grid)
+
+
+def last_place(context: Context, entities: Sequence[int]) -> Tensor:
+    """(N, h * w) what each entity covers of a frame's tokens, 0 for those that the frame does not know."""
+    assert context.weights is not None
+    rows = torch.cat([context.weights, torch.zeros_like(context.weights[:1])])
+    where = {key: row for row, key in enumerate(context.entities)}
+    return rows[[where.get(key, -1) for key in entities]]
+
+
+def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:
+    """Margins of target tokens (T, C) by the examples' target models -> (N, T) float32: an entity's mean over the
+    examples that show it, 0 without any.
+    """
+    total = torch.zeros(len(entities), len(target), device=target.device)
+    shown = torch.zeros(len(entities), 1, device=target.device)
+    for context in given:
+        assert context.target_model is not None
+        margins = context.target_model.margins(target)
+        for own, key in enumerate(context.entities):
+            if context.present[own] and key in entities:
+                total[entities.index(key)] += margins[own]
+                shown[entities.index(key)] += 1
+    return total / shown.clamp(min=1)
+
+
+def margins_to(
+    target: Tensor,
+    contexts: Sequence[Context],
+    entities: Sequence[int],
+    matching: MatchingConfig,
+    grid: tuple[int, int] | None = None,
+) -> Tensor:
+    """`entity_margins` of target tokens (T, C) against the tokens of several examples together -> (N, T) float32.
+
+    grid: (h, w) of frames of one video, whose tokens match those within the radius only.
+    """
+    position = {key: i + 1 for i, key in enumerate(entities)}
+    groups, tokens = [], []
+    for context in contexts:
+        assert context.matching is not None
+        assert context.group is not None
+        lookup = torch.tensor([0, *(position.get(key, 0) for key in context.entities)], device=target.device)
+        groups.append(lookup[context.group])
+        tokens.append(context.matching)
+    group = torch.cat(groups)
+    if grid is not None and target.device.type == "cpu":  # a GPU would rather form all pairs than wait for many parts
+        return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk)
+    group, order = group.sort()  # sorted, each entity's columns are a slice of the products
+    others = torch.cat(tokens)[order]
+    far = None
+    if grid is not None:
+        far = ~window(grid, matching.radius, target.device).repeat(1, len(tokens))[:, order]
+    rows = max(1, PAIRS_AT_ONCE // len(group))
+    out = []
+    for start in range(0, len(target), rows):
+        part = slice(start, start + rows)
+        similarity = (target[part] @ others.T).float()
+        if far is not None:
+            similarity.masked_fill_(far[part], 0)
+        out.append(entity_margins(similarity, group, len(entities), matching.topk))
+    return torch.cat(out, 1)
