@@ -13,6 +13,7 @@ from segic.decoder import Decoder
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import SEGIC
 from segic.ownership import partition
+from segic.propagation import strongest
 from segic.target_model import TargetModel, fit_target_model
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
@@ -121,7 +122,7 @@ class DenseSteps:
                 maps.append(self._recent[-1].weights[number - 1].flatten())
             margins.append(torch.stack(maps))
         propagated = torch.stack(margins).unflatten(-1, grid)[None]
-        points = best_points(propagated.amax(2))
+        points = best_points(strongest(propagated, self._matching))
         embedding = self._decoder.embed(features)
         detail = self._decoder.frame_detail(pixels, grid)
         given = Instructions(propagated, points, self._instances(), None)

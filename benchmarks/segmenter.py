@@ -12,7 +12,8 @@ from segic.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segic.model import SEGIC, Context, Encoded
+    from segic.model import SEGIC, Encoded
+    from segic.propagation import Context
     from segic.text import TextEncoder
 
 K = TypeVar("K")

@@ -29,8 +29,13 @@ class MatchingConfig:
 
     @property
     def maps(self) -> int:
-        """Propagated masks an entity: margins to the examples, to recent frames, of the linear models and the place."""
-        return 2 + (self.ridge > 0) + self.place
+        """Propagated masks an entity: the margins, then the place."""
+        return self.margins + self.place
+
+    @property
+    def margins(self) -> int:
+        """Those to the examples, to recent frames and, where there are any, of the linear models."""
+        return 2 + (self.ridge > 0)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class ModelConfig:
     canvas: "square" pads every picture to size x size; "frame" keeps its own shape, without padding.
     matching: dense matching instead of the similarity to the mask's mean feature.
     residual: the propagated mask is added to the logits with learned gains, so that the decoder learns to correct it.
-    context: channels of a convolutional branch on the tokens that spreads an entity's evidence; 0 for none.
+    mixer: channels of a convolutional mixer that spreads an entity's evidence among the tokens; 0 for none.
     detail: channels of a small convolutional branch on the picture itself that sharpens the logits; 0 for none.
     recent: recent frames of a video that are matched as further examples (dense matching). Instance tokens come from
     the given examples and the last recent frame, whatever its value.
@@ -68,7 +73,7 @@ class ModelConfig:
     canvas: Literal["square", "frame"] = "square"
     matching: MatchingConfig | None = None
     residual: bool = False
-    context: int = 0
+    mixer: int = 0
     detail: int = 0
     recent: int = 1
     instructions: InstructionConfig = field(default_factory=InstructionConfig)

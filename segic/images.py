@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.errors import UsageError
-from segic.model import SEGIC, Context, Encoded, owners
+from segic.model import SEGIC, Encoded, owners
+from segic.propagation import Context
 from segic.text import FixedPrompt, TextEncoder, class_prompt
 
 

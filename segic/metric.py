@@ -16,8 +16,8 @@ from segic.correspondence import unit
 class Metric(nn.Module):
     """Features (B, C, h, w) -> tokens (B, h * w, D) of length 1, whose products are cosines in the metric.
 
-    middle: (C,) and root: (C, D), for features of length 1; not trained. Until they are set, the metric is the
-    features' own, cut off after D.
+    middle: (C,) and root: (C, D), for features of length 1; not trained. Until they are set, root is a random
+    projection, which keeps cosines about as they are.
     """
 
     middle: Tensor
@@ -25,8 +25,8 @@ class Metric(nn.Module):
 
     def __init__(self, features: int, width: int):
         super().__init__()
-        self.register_buffer("middle", torch.zeros(features))
-        self.register_buffer("root", torch.eye(features, width))
+        self.register_buffer("middle", nn.init.zeros_(torch.empty(features)))
+        self.register_buffer("root", nn.init.normal_(torch.empty(features, width)))
 
     def forward(self, features: Tensor) -> Tensor:
         tokens = unit(features.float()) - self.middle.float()

@@ -17,7 +17,7 @@ from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.ownership import partition
-from segic.propagation import Context, dense_maps
+from segic.propagation import Context, dense_maps, strongest
 from segic.target_model import fit_target_model
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ class SEGIC:
         """
         masks = masks.to(self.device).float()
         if self.config.matching is not None:
-            weights = image.canvas.cover(masks, image.grid)
-            return self._with_target_model(self._context(image, weights, entities), weights)
+            return self._with_target_model(self._context(image, image.canvas.cover(masks, image.grid), entities))
         source = (masks.shape[-2], masks.shape[-1])
         placed = Canvas(source, image.canvas.picture, image.canvas.padded).place(masks[None])[0]
         weights = token_centres(placed, image.grid)
@@ -203,12 +202,13 @@ class SEGIC:
             return Context(tuple(entities), visual, present)
         return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1))
 
-    def _with_target_model(self, context: Context, weights: Tensor) -> Context:
+    def _with_target_model(self, context: Context) -> Context:
         matching = self.config.matching
         if matching is None or not matching.ridge:
             return context
         assert context.matching is not None
-        group = partition(weights, matching.ridge_share)
+        assert context.weights is not None
+        group = partition(context.weights, matching.ridge_share)
         fitted = fit_target_model(context.matching, group, len(context.entities), matching.ridge)
         return replace(context, target_model=fitted)
 
@@ -240,7 +240,7 @@ class SEGIC:
         if meta is not None and meta.ndim == 1:
             meta = meta.expand(n, -1)
         propagated = self._propagate(target, given, recent, entities)
-        best = propagated.amax(2)
+        best = strongest(propagated, self.config.matching)
         visual = self._visual(given, recent, entities)
         points = best_points(best)
         full = Instructions(propagated, points, visual, None if meta is None else meta[None].to(self.device))

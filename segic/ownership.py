@@ -1,10 +1,7 @@
 """Which entity of an example owns each of its tokens, from what the entities' masks cover of them."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-
-FEW = 20  # tokens: owners with many more count the same, whatever their size; with fewer they count less
 
 
 def partition(weights: Tensor, least: float = 0.5) -> Tensor:
@@ -21,12 +18,3 @@ def partition(weights: Tensor, least: float = 0.5) -> Tensor:
         if flat[index].max() > 0 and not (owner == index + 1).any():
             owner[flat[index].argmax()] = index + 1
     return owner
-
-
-def balanced(group: Tensor, entities: int) -> tuple[Tensor, Tensor]:
-    """Owners of T tokens, group (T,) int64 in 0..entities, as (T, 1 + entities) float32 0 or 1, and (T, 1) weights of
-    sum 1 that make rare owners count as much as the rest.
-    """
-    own = F.one_hot(group, entities + 1).float()
-    share = (own / (own.sum(0) + FEW)).sum(1, keepdim=True)
-    return own, share / share.sum()

@@ -39,7 +39,7 @@ PRESETS: Mapping[str, Preset] = {
                 canvas="frame",
                 matching=MatchingConfig(ridge=0.2, ridge_share=0.3, width=512, place=True),
                 residual=True,
-                context=96,
+                mixer=96,
                 detail=24,
                 recent=1,
                 instructions=InstructionConfig(meta="constant"),

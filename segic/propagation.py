@@ -57,10 +57,18 @@ def dense_maps(
     return torch.stack(maps, 1).unflatten(-1, grid)
 
 
+def strongest(propagated: Tensor, matching: MatchingConfig | None) -> Tensor:
+    """(B, N, P, H, W) propagated masks -> (B, N, H, W) the best of an entity's margins, or of the paper's only mask.
+
+    Where an entity was is no evidence of where it is.
+    """
+    return propagated[:, :, : matching.margins if matching else 1].amax(2)
+
+
 def last_place(context: Context, entities: Sequence[int]) -> Tensor:
     """(N, h * w) what each entity covers of a frame's tokens, 0 for those that the frame does not know."""
     assert context.weights is not None
-    rows = torch.cat([context.weights, torch.zeros_like(context.weights[:1])])
+    rows = torch.cat([context.weights, context.weights.new_zeros(1, context.weights.shape[1])])
     where = {key: row for row, key in enumerate(context.entities)}
     return rows[[where.get(key, -1) for key in entities]]
 

@@ -8,11 +8,11 @@ target model in the sense of Robinson et al. (CVPR 2020, arXiv:2003.00908), here
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from segic.ownership import balanced
-
 GOAL = 0.15  # asked of an owner's tokens, minus this of all others: its margins are then as large as those of matching
+FEW = 20  # tokens: owners with many more count the same, whatever their size; with fewer they count less
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +37,13 @@ def fit_target_model(tokens: Tensor, group: Tensor, entities: int, ridge: float)
     """The weight W and offset b of least sum_i s_i |W' x_i + b - y_i|^2 + ridge v |W|^2 over an example's tokens.
 
     tokens: (T, C) x_i, of length 1. group: (T,) int64, 0 for background, 1..entities for the entity that owns the
-    token: its column of y_i is GOAL, the others are -GOAL. s_i: weights of `balanced`. v: the weighted variance of a
-    feature, so that `ridge` has no unit.
+    token: its column of y_i is GOAL, the others are -GOAL. s_i: weights of sum 1 that make rare owners count as much as
+    the rest. v: the weighted variance of a feature, so that `ridge` has no unit.
     """
     x = tokens.float()
-    own, share = balanced(group, entities)
+    own = F.one_hot(group, entities + 1).float()
+    share = (own / (own.sum(0) + FEW)).sum(1, keepdim=True)
+    share = share / share.sum()
     goal = GOAL * (2 * own - 1)
     middle, mean_goal = (share * x).sum(0), (share * goal).sum(0)
     root = share.sqrt()

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from segic.errors import UsageError
 from segic.images import to_batch
-from segic.model import SEGIC, Context, Encoded, owners
+from segic.model import SEGIC, Encoded, owners
+from segic.propagation import Context
 from segic_vos.frames import Annotation, FrameResult
 
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other

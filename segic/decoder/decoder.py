@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from segic.config import ModelConfig
 from segic.correspondence import unit
-from segic.decoder.context import ContextBranch
 from segic.decoder.detail import DetailBranch
 from segic.decoder.layers import ChannelNorm
 from segic.decoder.mask_decoder import MaskDecoder
+from segic.decoder.mixer import TokenMixer
 from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
 from segic.instructions import Instructions
 from segic.metric import Metric
@@ -58,10 +58,13 @@ class Decoder(nn.Module):
         width = min(config.matching.width, backbone_width) if config.matching else 0
         self.metric = Metric(backbone_width, width) if width else None
         if config.residual:
+            # Margins begin as logits; where an entity was begins as no evidence at all.
+            margins = config.matching.margins if config.matching else 1
             self.residual_gain = nn.Parameter(torch.full((maps,), 8.0))
+            nn.init.zeros_(self.residual_gain.data[margins:])
             self.residual_offset = nn.Parameter(torch.zeros(()))
         self.residual = config.residual
-        self.context = ContextBranch(WIDTH, config.context) if config.context else None
+        self.mixer = TokenMixer(WIDTH, config.mixer) if config.mixer else None
         self.detail = DetailBranch(config.detail, WIDTH // 8) if config.detail else None
 
     def embed(self, features: Tensor) -> Tensor:
@@ -144,8 +147,8 @@ class Decoder(nn.Module):
         maps = None if propagated is None else propagated[:, chosen].flatten(0, 1).float()
         dense = self.prompt_encoder.masks(None if maps is None else maps.to(dtype), (b * entities, c, h, w))
         image = embedding[:, None].expand(b, entities, c, h, w).flatten(0, 1) + dense
-        if self.context is not None:
-            image = self.context(image)
+        if self.mixer is not None:
+            image = self.mixer(image)
         tokens = tokens.flatten(0, 1)
         position = self.prompt_encoder.pe_layer.grid(h, w).to(dtype)
         logits, scores, upscaled = self.mask_decoder(image, position, tokens)

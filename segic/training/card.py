@@ -1,11 +1,17 @@
 """A finished run as a file for users: the decoder's weights, and a model card beside them."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from segic.config import ModelConfig
+from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
+from segic.skeleton import without_numbers
 from segic.training.export import canonical, export_decoder
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import flatten, parse_recipe
@@ -48,6 +54,7 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists: choose another name, or add --overwrite")
     state, path = _checkpoint(run, latest)
+    _check_model(state["average"], recipe.model.config(), path)
     summary = summarise(run, state, recipe)
     metadata = {
         "preset": recipe.model.preset,
@@ -58,6 +65,19 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
     export_decoder(state["average"], recipe.model.config(), out, metadata)
     write_text(card, card_text(recipe, summary, out.name, path.name))
     return card
+
+
+def _check_model(tensors: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:
+    """UsageError where a checkpoint is not of the recipe's model: a recipe names a preset, and presets change."""
+    with without_numbers():
+        width = int(tensors["neck.0.weight"].shape[1])
+        expected = {name: t.shape for name, t in Decoder(config, width, width).state_dict().items()}
+    found = {name: t.shape for name, t in tensors.items()}
+    if different := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
+        raise UsageError(
+            f"{path} holds another model than its recipe describes now, since the preset has changed: {len(different)} "
+            f"tensors differ, {different[0]} first; export it with the version of segic that trained it"
+        )
 
 
 def _checkpoint(run: RunFolder, latest: bool) -> tuple[dict[str, Any], Path]:

@@ -17,6 +17,7 @@ from segic.decoder import Decoder, Output
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import MAP_STRIDE, token_centres
 from segic.ownership import partition
+from segic.propagation import strongest
 from segic.target_model import fit_target_model
 
 EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
@@ -99,7 +100,7 @@ def target_margins(frames: Frames, config: ModelConfig, target: int, example: in
     with torch.autocast(weights.device.type, enabled=False):
         for b in range(weights.shape[0]):
             group = partition(weights[b], least)
-            fitted = fit_target_model(frames.matching[b, example].float(), group, weights.shape[1], ridge)
+            fitted = fit_target_model(frames.matching[b, example], group, weights.shape[1], ridge)
             out.append(fitted.margins(frames.matching[b, target]))
     return torch.stack(out).unflatten(-1, frames.grid)
 
@@ -166,7 +167,7 @@ def _instruct_dense(
     if config.matching.place:
         maps.append(torch.zeros_like(maps[0]) if recent is None else weights[1])
     propagated = torch.stack(maps, dim=2)
-    return Instructions(propagated, best_points(propagated.amax(2)), visual, None)
+    return Instructions(propagated, best_points(strongest(propagated, config.matching)), visual, None)
 
 
 @torch.no_grad()

@@ -88,7 +88,13 @@ class Trainer:
                 saved = load_checkpoint(path, self.setup.device)
             except SegicError:
                 continue
-            self.decoder.load_state_dict(saved["decoder"])
+            try:
+                self.decoder.load_state_dict(saved["decoder"])
+            except RuntimeError as error:
+                raise UsageError(
+                    f"{path} is of another model than its recipe describes now, since the preset has changed; resume "
+                    f"with the version of segic that started it ({error})"
+                ) from error
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
             for key, value in saved["average"].items():

@@ -33,14 +33,16 @@ class Instructions(Part):
 
 
 class Matching(Part):
-    """Dense matching (`segic.config.MatchingConfig`). topk = 0: the paper's similarity to the mask's mean feature."""
+    """Dense matching (`segic.config.MatchingConfig`), what differs from the preset's. topk = 0: the paper's similarity
+    to the mask's mean feature.
+    """
 
-    topk: int = Field(default=4, ge=0)
-    radius: int = Field(default=12, ge=1)
-    ridge: float = Field(default=0.0, ge=0)
-    ridge_share: float = Field(default=0.5, gt=0, lt=1)
-    width: int = Field(default=0, ge=0)
-    place: bool = False
+    topk: int | None = Field(default=None, ge=0)
+    radius: int | None = Field(default=None, ge=1)
+    ridge: float | None = Field(default=None, ge=0)
+    ridge_share: float | None = Field(default=None, gt=0, lt=1)
+    width: int | None = Field(default=None, ge=0)
+    place: bool | None = None
 
 
 class Model(Part):
@@ -53,7 +55,7 @@ class Model(Part):
     canvas: Literal["square", "frame"] | None = None
     matching: Matching | None = None
     residual: bool | None = None
-    context: int | None = Field(default=None, ge=0)
+    mixer: int | None = Field(default=None, ge=0)
     detail: int | None = Field(default=None, ge=0)
     recent: int | None = Field(default=None, ge=1)
     instructions: Instructions = Instructions()
@@ -61,10 +63,11 @@ class Model(Part):
     def config(self) -> ModelConfig:
         """The preset's configuration with these changes. UsageError for a preset that does not exist."""
         values = find_preset(self.preset).config.as_dict()
-        changed = self.model_dump(exclude={"preset", "instructions"}, exclude_none=True)
+        values.update(self.model_dump(exclude={"preset", "instructions", "matching"}, exclude_none=True))
         if self.matching is not None and self.matching.topk == 0:
-            changed["matching"] = None
-        values.update(changed)
+            values["matching"] = None
+        elif self.matching is not None:
+            values["matching"] = (values["matching"] or {}) | self.matching.model_dump(exclude_none=True)
         values["instructions"].update(self.instructions.model_dump(exclude_none=True))
         return ModelConfig.from_dict(values)
 

@@ -17,10 +17,11 @@ from segic.text import TextEncoder
 from segic.training.cache import Progress, cache_name, fill_cache, left_out
 from segic.training.distributed import Processes, join, leave
 from segic.training.episodes import Batch
-from segic.training.feeds import CachedFeed, Feed, LiveFeed, index_cache
-from segic.training.groups import make_groups
+from segic.training.feeds import CachedFeed, Feed, LiveFeed, index_cache, load_cached
+from segic.training.groups import Texts, make_groups
 from segic.training.journal import Journal, circumstances
 from segic.training.loop import Setup, Trainer
+from segic.training.plan import Stream, generator
 from segic.training.recipe import DataSet, Recipe
 from segic.training.run_folder import RunFolder, append_line, load_checkpoint
 from segic.training.sources import Source, open_sources
@@ -120,8 +121,9 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
             hooks.note(note)
     notes += opening.left_out
     # The other processes are given it with the weights.
-    if decoder.metric is not None and init is None and not request.resume and processes.first:
-        set_metric(decoder.metric, _samples(feed, config, backbone, device, texts))
+    fresh = init is None and not (request.resume and run.checkpoints())
+    if decoder.metric is not None and fresh and processes.first:
+        set_metric(decoder.metric, _samples(recipe, feed, config, backbone, device, texts))
     journal = Journal(run, quiet=request.quiet) if processes.first else None
     validate = _Validation(recipe, config, backbone, run, episodes, hooks.video)
     setup = Setup(
@@ -146,11 +148,20 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
 
 
 def _samples(
-    feed: Feed, config: ModelConfig, backbone: Backbone, device: torch.device, texts: Mapping[str, torch.Tensor]
+    recipe: Recipe, feed: Feed, config: ModelConfig, backbone: Backbone, device: torch.device, texts: Texts
 ) -> Iterator[Batch]:
-    """The first samples of the run's first steps, for what is found in them before training."""
-    for step in range(SAMPLES):
-        (group,) = make_groups([feed.draw(step, 0)], config, backbone, device, texts)
+    """The samples of the run's first steps, or as many of a cache, for what is found in them before training. Cached
+    ones come with all their entities, since what a step leaves out is no background.
+    """
+    count = min(SAMPLES, recipe.steps * recipe.batch)
+    for index in range(count):
+        if isinstance(feed, CachedFeed):
+            paths = feed.index.paths
+            rng = generator(recipe.seed, Stream.SAMPLE, index)
+            drawn = load_cached(paths[index * len(paths) // count], None, rng, flip=False)
+        else:
+            drawn = feed.draw(*divmod(index, recipe.batch))
+        (group,) = make_groups([drawn], config, backbone, device, texts)
         yield group.batch
 
 

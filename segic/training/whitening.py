@@ -8,7 +8,8 @@ from torch import Tensor
 
 from segic.correspondence import unit
 from segic.metric import Metric
-from segic.ownership import FEW, partition
+from segic.ownership import partition
+from segic.target_model import FEW
 from segic.training.episodes import Batch
 
 FLOOR = 0.3  # of the covariance inside things, in units of a feature's mean variance: what is rare is not trusted

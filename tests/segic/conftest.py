@@ -23,7 +23,7 @@ DENSE = ModelConfig(
     canvas="frame",
     matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, place=True),
     residual=True,
-    context=8,
+    mixer=8,
     detail=8,
     recent=3,
     instructions=InstructionConfig(meta="constant"),
@@ -41,8 +41,8 @@ def build(config: ModelConfig, seed: int = 0) -> SEGIC:
         decoder = Decoder(config, backbone.width, backbone.width)
         if decoder.detail is not None:
             torch.nn.init.normal_(decoder.detail.leave.weight)
-        if decoder.context is not None:
-            torch.nn.init.normal_(decoder.context.leave.weight, std=0.1)
+        if decoder.mixer is not None:
+            torch.nn.init.normal_(decoder.mixer.leave.weight, std=0.1)
         if decoder.metric is not None:
             torch.nn.init.normal_(decoder.metric.middle, std=0.05)
             torch.nn.init.normal_(decoder.metric.root)

@@ -11,9 +11,9 @@ from torch import nn
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
-from segic.decoder.context import ContextBranch
 from segic.decoder.detail import DetailBranch
 from segic.decoder.layers import ChannelNorm, FourierPositions
+from segic.decoder.mixer import TokenMixer
 from segic.instructions import Instructions
 
 C, H, W = 24, 3, 4  # backbone channels, tokens
@@ -22,7 +22,7 @@ DENSE = replace(
     PAPER,
     matching=MatchingConfig(ridge=0.02, width=24, place=True),
     residual=True,
-    context=8,
+    mixer=8,
     detail=8,
     instructions=InstructionConfig(meta="constant"),
 )
@@ -46,8 +46,8 @@ def build(config: ModelConfig, seed: int = 0) -> Decoder:
         decoder = Decoder(config, C, C)
         if decoder.detail is not None:
             torch.nn.init.normal_(decoder.detail.leave.weight)
-        if decoder.context is not None:
-            torch.nn.init.normal_(decoder.context.leave.weight, std=0.1)
+        if decoder.mixer is not None:
+            torch.nn.init.normal_(decoder.mixer.leave.weight, std=0.1)
     return decoder
 
 
@@ -273,13 +273,13 @@ def test_detail_of_any_stride(pixels):
     assert decoder.frame_detail(torch.zeros(2, 3, *pixels), (H, W)).shape == (2, 8, 4 * H, 4 * W)
 
 
-def test_untrained_context_branch_changes_nothing():
-    branch, image = ContextBranch(16, 8), randn(0, 2, 16, 9, 11)
+def test_untrained_mixer_changes_nothing():
+    branch, image = TokenMixer(16, 8), randn(0, 2, 16, 9, 11)
     assert torch.equal(branch(image), image)
 
 
 def test_evidence_spreads_over_twelve_tokens_and_no_further():
-    branch = ContextBranch(16, 8)
+    branch = TokenMixer(16, 8)
     torch.nn.init.normal_(branch.leave.weight)
     image = randn(0, 1, 16, 1, 40).requires_grad_()
     branch(image)[0, :, 0, 20].square().sum().backward()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from segic.correspondence import unit
 from segic.metric import Metric
@@ -38,17 +37,18 @@ def test_length_of_the_features_does_not_matter() -> None:
     torch.testing.assert_close(metric(7 * features), metric(features))
 
 
-def test_without_numbers_it_is_the_features_own() -> None:
-    features = randn(1, 6, 2, 2)
-    torch.testing.assert_close(Metric(6, 6)(features), unit(features))
-    torch.testing.assert_close(Metric(6, 4)(features), F.normalize(unit(features)[..., :4], dim=-1))
+def test_without_numbers_cosines_are_about_the_features_own() -> None:
+    torch.manual_seed(0)
+    features = randn(1, 64, 4, 4)
+    tokens, own = Metric(64, 1000)(features)[0], unit(features)[0]
+    assert (tokens @ tokens.T - own @ own.T).abs().max() < 0.15
 
 
 def test_half_precision_compares_alike() -> None:
     metric, features = filled(64, 32), randn(1, 64, 5, 5)
     exact = metric(features)[0]
     low = metric.to(torch.bfloat16)(features)[0]
-    assert (exact @ exact.T - low @ low.T).abs().max() < 0.03
+    assert (exact @ exact.T - low @ low.T).abs().max() < 0.01
 
 
 def test_is_saved_and_not_trained() -> None:

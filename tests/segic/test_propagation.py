@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segic.config import MatchingConfig
-from segic.propagation import Context, dense_maps, last_place
+from segic.propagation import Context, dense_maps, last_place, strongest
 from segic.target_model import fit_target_model
 
 GRID = (3, 4)
@@ -44,3 +44,21 @@ def test_maps_are_those_of_the_configuration(ridge: float, place: bool, maps: in
     assert torch.equal(alone[:, 0], found[:, 0])
     assert not alone[:, 1].any()
     assert not (place and alone[:, -1].any())
+
+
+def test_place_is_no_evidence() -> None:
+    """An entity that is hidden points to its best match, not to where it was."""
+    maps = torch.full((1, 1, 4, 3, 3), -0.2)
+    maps[0, 0, 3, 0] = 1.0
+    maps[0, 0, 1, 2, 1] = -0.1
+    best = strongest(maps, MatchingConfig(ridge=0.1, place=True))
+    assert best.shape == (1, 1, 3, 3)
+    assert int(best.flatten().argmax()) == 7
+    assert torch.equal(strongest(maps[:, :, :1], None), maps[:, :, 0])
+
+
+def test_a_frame_without_entities_knows_no_place() -> None:
+    nobody = Context(
+        (), torch.zeros(0, 8), (), torch.zeros(12, 8), torch.zeros(12, dtype=torch.long), torch.zeros(0, 12)
+    )
+    assert not last_place(nobody, [1, 2]).any()

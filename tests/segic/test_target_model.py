@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segic.ownership import FEW
-from segic.target_model import GOAL, TargetModel, fit_target_model
+from segic.target_model import FEW, GOAL, TargetModel, fit_target_model
 
 
 def unit_tokens(count: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -102,8 +102,8 @@ def recipe_values(**changes: Any) -> dict[str, Any]:
             "backbone": "dinov2-tiny",
             "layers": [2],
             "detail": 4,
-            "context": 8,
-            "matching": {"topk": 4, "radius": 12, "ridge": 0.02, "place": True},
+            "mixer": 8,
+            "matching": {"ridge": 0.02, "width": 0},
         },
         "data": {
             "size": 112,

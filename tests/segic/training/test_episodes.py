@@ -22,7 +22,7 @@ from segic.training.recipe_file import load_recipe
 
 PAPER = ModelConfig(size=112)
 DENSE = ModelConfig(
-    size=112, canvas="frame", matching=MatchingConfig(2, 3, 0.02, 0.3, 20, True), residual=True, context=8, detail=4,
+    size=112, canvas="frame", matching=MatchingConfig(2, 3, 0.02, 0.3, 20, True), residual=True, mixer=8, detail=4,
     recent=1,
     instructions=InstructionConfig(meta="constant"),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from segic.presets import PRESETS
 from segic.training.composites import Composition
 from segic.training.optimizer import learning_rate
 from segic.training.recipe import Scenes
-from segic.training.recipe_file import difference, load_recipe, recipe_names, recipe_text
+from segic.training.recipe_file import difference, load_recipe, parse_recipe, recipe_names, recipe_text
 from segic.training.scenes import SceneMix
 
 
@@ -142,11 +142,11 @@ def test_differences_are_shown_by_key() -> None:
 
 def test_data_sets_with_a_cache_of_their_own() -> None:
     recipe = load_recipe("segic-s")
-    assert recipe.data.caches == {("scenes",): (1400, 7), ("lookalikes",): (1500, 11)}
+    assert recipe.data.caches == {("scenes",): (1000, 8), ("lookalikes",): (1100, 12)}
     shared = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.cached=50", "data.cache_seed=2"])
-    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (1500, 11)}
+    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (1100, 12)}
     left_out = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.sets.scenes.weight=0.0"])
-    assert left_out.data.caches == {("lookalikes",): (1500, 11)}
+    assert left_out.data.caches == {("lookalikes",): (1100, 12)}
     with pytest.raises(UsageError, match=r"data\.sets\.scenes is not cached, lookalikes is: give each"):
         load_recipe("segic-s", ["data.sets.scenes.cached=0"])
     assert recipe.data.sets["lookalikes"].scenes is not None
@@ -157,3 +157,13 @@ def test_scenes_have_one_set_of_defaults() -> None:
     """The recipe repeats them, so that reading one does not load what draws scenes."""
     assert SceneMix(**Scenes().model_dump() | {"composition": Composition()}) == SceneMix()
     assert Scenes().composition.model_dump() == asdict(Composition())
+
+
+def test_what_a_recipe_says_of_matching_changes_the_presets() -> None:
+    whole = load_recipe("segic-s").model.config().matching
+    assert whole is not None
+    changed = load_recipe("segic-s", ("model.matching.topk=8",))
+    assert changed.model.config().matching == replace(whole, topk=8)
+    again = parse_recipe(changed.as_dict(), "again")
+    assert again.model.config() == changed.model.config()
+    assert load_recipe("segic-s", ("model.matching.topk=0",)).model.config().matching is None

@@ -17,12 +17,13 @@ from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.training import loop
+from segic.training.card import export_run
 from segic.training.features import CachedScene, write_scene
 from segic.training.feeds import CachedFeed, index_cache, load_cached
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import load_recipe
 from segic.training.run_folder import RunFolder, load_checkpoint
-from segic.training.session import Hooks, OpenBackbone, Request, load_initial, train
+from segic.training.session import Hooks, OpenBackbone, Request, load_initial, seed_everything, train
 
 Fit = Callable[..., RunFolder]
 
@@ -427,19 +428,40 @@ def test_the_metric_is_found_before_the_first_step_and_not_trained(
     fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("segic.training.session.SAMPLES", 5)
+    monkeypatch.setattr("segic.training.session.SAMPLES", 3)
     recipe = make_recipe(schedule__steps=2, model__matching__width=12)
     run = fit("first", recipe=recipe)
     found = weights(run)
     assert found["metric.root"].shape == (32, 12)
-    assert not torch.equal(found["metric.root"], torch.eye(32, 12))
+    seed_everything(recipe)
+    assert not torch.equal(found["metric.root"], Decoder(recipe.model.config(), 32, 32).metric.root)
     longer = make_recipe(schedule__steps=3, model__matching__width=12)
     assert torch.equal(weights(fit("longer", recipe=longer))["metric.root"], found["metric.root"])
+    # A run that was killed before its first checkpoint finds it again.
+    for path in (tmp_path / "longer" / "checkpoints").iterdir():
+        path.unlink()
+    assert torch.equal(weights(fit("longer", recipe=longer, resume=True))["metric.root"], found["metric.root"])
     # What a run starts from brings its metric along.
     monkeypatch.setattr("segic.training.session.set_metric", None)
     start = run.checkpoints()[-1]
     request = Request(recipe, tmp_path / "data", tmp_path / "second", device="cpu", init=start, quiet=True)
     assert torch.equal(weights(train(request, Hooks(backbone=open_backbone)))["metric.root"], found["metric.root"])
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_run_of_a_preset_that_has_changed_is_neither_resumed_nor_exported(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    run = fit(recipe=make_recipe(schedule__steps=1))
+    values = json.loads(run.recipe.read_text())
+    values["model"]["mixer"] = 4  # as if the preset had had that when the run was started
+    values["schedule"]["steps"] = 2
+    run.recipe.write_text(json.dumps(values))
+    with pytest.raises(UsageError, match="another model than its recipe describes now"):
+        fit(recipe=make_recipe(schedule__steps=2, model__mixer=4), resume=True)
+    with pytest.raises(UsageError, match=r"tensors differ, mixer\.blocks\.0"):
+        export_run(run.path, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 @pytest.mark.usefixtures("folder_data")

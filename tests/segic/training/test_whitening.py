@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from segic.correspondence import unit
 from segic.metric import Metric
 from segic.training import whitening
 from segic.training.episodes import Batch
@@ -51,7 +52,7 @@ def test_tells_apart_what_the_features_do_not() -> None:
     metric = Metric(WIDTH, 8)
     features, masks = scene(99)
     labels = (masks * torch.tensor([1, 2])[:, None, None]).sum(0).flatten()
-    plain = neighbours_of_its_own(Metric(WIDTH, WIDTH)(features[None])[0], labels)
+    plain = neighbours_of_its_own(unit(features), labels)
     set_metric(metric, batches(30))
     found = neighbours_of_its_own(metric(features[None])[0], labels)
     assert found > 0.95

@@ -1,11 +1,12 @@
-"""Evidence that spreads: beyond the paper, an option of a preset.
+"""Tokens that are mixed with those around them: beyond the paper, an option of a preset.
 
 The transformer's image tokens never look at each other, so what is found of an entity in one token says nothing of the
-tokens around it: a shirt that is surely somebody's leaves the trousers below it to be anybody's. This branch mixes
-neighbouring tokens, each with the picture's features and the entity's own evidence, before the transformer.
+tokens around it: a shirt that is surely somebody's leaves the trousers below it to be anybody's. The mixer lets
+neighbouring tokens exchange what they know, each with the picture's features and the entity's own evidence, before the
+transformer.
 """
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segic.decoder.layers import ChannelNorm
@@ -13,7 +14,7 @@ from segic.decoder.layers import ChannelNorm
 DILATIONS = (1, 2, 1)  # of the blocks' 7 x 7 windows: together they see 12 tokens to every side
 
 
-class ContextBlock(nn.Module):
+class MixerBlock(nn.Module):
     """A depthwise window and two layers a token, added to what came in: (N, C, h, w) -> (N, C, h, w)."""
 
     def __init__(self, channels: int, dilation: int):
@@ -24,18 +25,18 @@ class ContextBlock(nn.Module):
         self.narrow = nn.Conv2d(2 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        mixed = torch.nn.functional.gelu(self.widen(self.norm(self.window(x))))
+        mixed = F.gelu(self.widen(self.norm(self.window(x))))
         out: Tensor = x + self.narrow(mixed)
         return out
 
 
-class ContextBranch(nn.Module):
-    """A correction to the decoder's image, (N, width, h, w) -> the same shape. It starts as zero."""
+class TokenMixer(nn.Module):
+    """The decoder's image (N, width, h, w) -> the same, corrected. What it adds starts as zero."""
 
     def __init__(self, width: int, channels: int):
         super().__init__()
         self.enter = nn.Conv2d(width, channels, 1)
-        self.blocks = nn.Sequential(*(ContextBlock(channels, dilation) for dilation in DILATIONS))
+        self.blocks = nn.Sequential(*(MixerBlock(channels, dilation) for dilation in DILATIONS))
         self.leave = nn.Conv2d(channels, width, 1)
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
