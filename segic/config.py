@@ -65,6 +65,8 @@ class ModelConfig:
     detail: channels of a small convolutional branch on the picture itself that sharpens the logits; 0 for none.
     recent: recent frames of a video that are matched as further examples (dense matching). Instance tokens come from
     the given examples and the last recent frame, whatever its value.
+    reappear: the score from which an object of a video that was lost is believed to be back, for models whose scores
+    were trained; 0 believes at once.
     """
 
     backbone: str = "dinov2-l"
@@ -76,6 +78,7 @@ class ModelConfig:
     mixer: int = 0
     detail: int = 0
     recent: int = 1
+    reappear: float = 0.0
     instructions: InstructionConfig = field(default_factory=InstructionConfig)
 
     def as_dict(self) -> dict[str, Any]:

@@ -42,6 +42,7 @@ PRESETS: Mapping[str, Preset] = {
                 mixer=96,
                 detail=24,
                 recent=1,
+                reappear=0.4,
                 instructions=InstructionConfig(meta="constant"),
             ),
             "DINOv2 ViT-S/14 with dense matching; ships with the package",

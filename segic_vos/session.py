@@ -15,6 +15,7 @@ from segic.model import SEGIC, Encoded, owners
 from segic.propagation import Context
 from segic_vos.frames import Annotation, FrameResult
 
+ABSENT = -10.0  # the logits of an object that is not there
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
 
 
@@ -84,7 +85,8 @@ class VideoSession:
                 image, self._given, tuple(self._recent), entities=self._ids, meta=self.meta, video=True
             )
             kept = [self._ids.index(i) for i in followed]
-            logits = prediction.logits[kept]
+            doubted = self._doubted(prediction.scores)[:, None, None]
+            logits = prediction.logits.masked_fill(doubted, ABSENT)[kept]
             full = self.model.upsample(logits, image.canvas)
             labels = resolve(full, followed)
             scores = dict(zip(followed, prediction.scores[kept].clamp(0, 1).tolist(), strict=True))
@@ -117,6 +119,16 @@ class VideoSession:
     def _example(self, image: Encoded, labels: NDArray[np.int32], ids: Sequence[int]) -> Context:
         masks = torch.from_numpy(np.stack([labels == i for i in ids]))
         return self.model.context(image, masks, ids)
+
+    def _doubted(self, scores: Tensor) -> Tensor:
+        """(N,) bool: which objects were not to be seen in the last frame and are not found with enough certainty now.
+
+        What is found of a lost object where there is none would teach the frames to come.
+        """
+        last = self._recent[-1]
+        seen = dict(zip(last.entities, last.present, strict=True))
+        lost = torch.tensor([not seen.get(i, False) for i in self._ids], device=scores.device)
+        return lost & (scores < self.model.config.reappear)
 
     def _check_size(self, image: Encoded) -> None:
         size = image.canvas.frame

@@ -58,6 +58,7 @@ class Model(Part):
     mixer: int | None = Field(default=None, ge=0)
     detail: int | None = Field(default=None, ge=0)
     recent: int | None = Field(default=None, ge=1)
+    reappear: float | None = Field(default=None, ge=0, le=1)
     instructions: Instructions = Instructions()
 
     def config(self) -> ModelConfig:

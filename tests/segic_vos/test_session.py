@@ -24,8 +24,9 @@ DENSE = ModelConfig(
     layers=(1, 2),
     size=84,
     canvas="frame",
-    matching=MatchingConfig(topk=3, radius=3, ridge=0.02),
+    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, place=True),
     residual=True,
+    mixer=8,
     detail=8,
     recent=3,
     instructions=InstructionConfig(meta="constant"),
@@ -252,6 +253,33 @@ def test_object_that_is_lost_from_sight(model):
     result = session.step(frames[5])
     assert result.ids == (1, 2)
     assert all(np.isfinite(score) for score in result.scores.values())
+
+
+@pytest.mark.parametrize(("score", "back"), [(0.3, False), (0.5, True)])
+def test_what_was_lost_is_back_from_a_score_on(score, back):
+    """One object is lost and one is not; the score that is asked for holds for the lost one alone."""
+    model = build(replace(DENSE, reappear=0.4))
+    session = VideoSession(model)
+    frames = clip(4)
+    session.step(frames[0], two_blocks())
+    predict = model.predict
+
+    def predicted(first, second, scores):
+        def made(target, *args, **kwargs):
+            real = predict(target, *args, **kwargs)
+            logits = torch.stack([torch.full_like(real.logits[0], value) for value in (first, second)])
+            return replace(real, logits=logits, scores=torch.tensor(scores))
+
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "predict", predicted(5.0, -5.0, [0.9, 0.9]))
+        assert set(np.unique(session.step(frames[1]).labels)) == {1}
+        patch.setattr(model, "predict", predicted(1.0, 5.0, [0.1, score]))
+        result = session.step(frames[2])
+    assert set(np.unique(result.labels)) == {2 if back else 1}  # the first one was never lost and needs no score
+    assert result.scores == pytest.approx({1: 0.1, 2: score})
+    assert session.state.recent[-1].present == ((False, True) if back else (True, False))
 
 
 def test_id_without_pixels(model):
