@@ -17,9 +17,9 @@ NAMES: tuple[Quality, ...] = get_args(Quality)
 
 @dataclass(frozen=True)
 class Setting:
-    """size: pixels, as `ModelConfig.size`. jf: mean J&F in percent on the DAVIS-2016 train sequences bmx-bumps,
-    dance-jump, dog-agility and flamingo. crowd: J&F on a clip of seven small objects (432x240). speed: frames a second
-    of the whole pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
+    """size: pixels, as `ModelConfig.size`. jf: mean J&F in percent on eight DAVIS-2016 train sequences (README). crowd:
+    J&F on a clip of seven small objects (432x240). speed: frames a second of the whole pipeline relative to
+    "balanced", one object, on two CPU cores. None: not measured.
     """
 
     size: int
@@ -41,9 +41,9 @@ class Setting:
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, jf=69.0, crowd=56.4, speed=2.4),
-        "balanced": Setting(476, jf=74.0, crowd=59.3, speed=1.0),
-        "best": Setting(672, crowd=63.1, speed=0.3),
+        "fast": Setting(336, jf=80.3, crowd=55.8, speed=2.7),
+        "balanced": Setting(476, jf=87.3, crowd=60.5, speed=1.0),
+        "best": Setting(672, jf=86.5, crowd=64.7, speed=0.3),
     },
 }
 
