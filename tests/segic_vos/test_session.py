@@ -93,7 +93,9 @@ def annotate(labels, void=None) -> Annotation:
 def kept(session: VideoSession) -> tuple[int, int]:
     """Bytes of the tensors that the session keeps, and bytes of memory that they hold on to."""
     contexts: Iterable[Context] = {*session.state.given, *session.state.recent}
-    tensors = [t for c in contexts for t in (c.visual, c.matching, c.group) if t is not None]
+    tensors = [t for c in contexts for t in (c.visual, c.matching, c.group, c.weights) if t is not None]
+    models = [c.target_model for c in contexts if c.target_model is not None]
+    tensors += [t for model in models for t in (model.weight, model.offset)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(t.numel() * t.element_size() for t in tensors), sum(storages.values())
 
