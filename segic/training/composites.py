@@ -25,11 +25,16 @@ LARGEST_ZOOM = 2.5
 # The background's own movement is gentler than that of a view, so that objects move against it.
 CALM = 0.5
 MOST_LABELS = 6
+MOST_BESIDE = 3
 
 
 @dataclass(frozen=True)
 class Composition:
-    """Probabilities of what a composite scene may hold."""
+    """Probabilities of what a composite scene may hold.
+
+    beside: that look-alikes, up to MOST_BESIDE, stand next to each other and partly hide each other, instead of one
+    anywhere.
+    """
 
     stamps: float = 0.5
     wallpaper: float = 0.2
@@ -41,6 +46,7 @@ class Composition:
     object_blur: float = 0.25
     reordered: float = 0.3
     clustered: float = 0.35
+    beside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,22 @@ class Actor:
     labelled: bool
 
 
-def draw_composite(rng: np.random.Generator, pools: Pools, size: int, composition: Composition) -> Draft:
-    """One composite scene, before the light and the camera's defects."""
-    frames, labels = _background(rng, pools, size, composition)
-    actors = _draw_actors(rng, pools, size, composition)
+@dataclass(frozen=True)
+class _Place:
+    """A cut-out and where it stands in C: its centre as fractions of the frame, its side at REFERENCE_SIZE."""
+
+    cutout: Cutout
+    labelled: bool
+    centre: NDArray[np.float64]
+    side: float
+
+
+def draw_composite(
+    rng: np.random.Generator, pools: Pools, size: int, composition: Composition, pace: float = 1.0
+) -> Draft:
+    """One composite scene, before the light and the camera's defects. pace: of the way from B to C, up to 1."""
+    frames, labels = _background(rng, pools, size, composition, pace)
+    actors = _draw_actors(rng, pools, size, composition, pace)
     number = int(labels.max())
     numbers = []
     for actor in actors:
@@ -80,25 +98,25 @@ def draw_composite(rng: np.random.Generator, pools: Pools, size: int, compositio
 
 
 def _background(
-    rng: np.random.Generator, pools: Pools, size: int, composition: Composition
+    rng: np.random.Generator, pools: Pools, size: int, composition: Composition, pace: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     frames = np.empty((3, size, size, 3), np.uint8)
     labels = np.zeros((3, size, size), np.uint8)
-    picture, alphas, views = _backdrop(rng, pools, size, composition)
+    picture, alphas, views = _backdrop(rng, pools, size, composition, pace)
     elsewhere = rng.random() < composition.other_background
     for frame, view in enumerate(views):
         frames[frame], labels[frame] = see_labelled(picture, alphas, view, size)
     if elsewhere:
-        picture, _, views = _backdrop(rng, pools, size, composition)
+        picture, _, views = _backdrop(rng, pools, size, composition, pace)
         frames[0], _ = see_labelled(picture, (), views[0], size)
         labels[:] = 0
     return frames, labels
 
 
 def _backdrop(
-    rng: np.random.Generator, pools: Pools, size: int, composition: Composition
+    rng: np.random.Generator, pools: Pools, size: int, composition: Composition, pace: float
 ) -> tuple[Picture, list[NDArray[np.uint8]], Views]:
-    near, far = NEAR.gentler(CALM), replace(FAR.gentler(CALM), flip=FAR.flip / 2)
+    near, far = NEAR.gentler(CALM * pace), replace(FAR.gentler(CALM), flip=FAR.flip / 2)
     if pools.backgrounds and rng.random() < composition.wallpaper:
         picture = _crop_backdrop(rng, pools.background(int(rng.integers(len(pools.backgrounds)))), size)
         height, width = picture.shape[:2]
@@ -128,45 +146,72 @@ def _crop_backdrop(rng: np.random.Generator, picture: Picture, size: int) -> Pic
     return np.asarray(cv2.resize(part, (limit, limit), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _draw_actors(rng: np.random.Generator, pools: Pools, size: int, composition: Composition) -> list[Actor]:
-    cutouts = [(pools.draw_cutout(rng, composition.stamps), True) for _ in range(int(rng.integers(1, 6)))]
+def _draw_actors(
+    rng: np.random.Generator, pools: Pools, size: int, composition: Composition, pace: float
+) -> list[Actor]:
+    centre = rng.uniform(0.15, 0.85, 2)
+    places = []
+    for _ in range(int(rng.integers(1, 6))):
+        centre = _draw_centre(rng, centre, composition)
+        places.append(_Place(pools.draw_cutout(rng, composition.stamps), True, centre, _draw_side(rng)))
     if rng.random() < composition.lookalike:
-        twin = cutouts[int(rng.integers(len(cutouts)))][0]
-        cutouts.append((twin, bool(rng.random() < composition.lookalike_labelled)))
+        places += _draw_twins(rng, places, composition)
     again = rng.random() < composition.reordered
     actors: list[Actor] = []
-    centre = rng.uniform(0.15, 0.85, 2)
-    for cutout, labelled in cutouts:
-        # A cluster makes objects cover each other, which spread out ones seldom do.
-        if rng.random() < composition.clustered:
-            centre = np.clip(centre + rng.uniform(-0.2, 0.2, 2), 0.1, 0.9)
-        else:
-            centre = rng.uniform(0.1, 0.9, 2)
+    for place in places:
         depth = float(rng.random())
         depths = (float(rng.random()) if again else depth, depth, depth)
-        actors.append(_draw_actor(rng, cutout, labelled, depths, centre, size, composition))
+        actors.append(_draw_actor(rng, place, depths, size, composition, pace))
     return actors
+
+
+def _draw_centre(
+    rng: np.random.Generator, previous: NDArray[np.float64], composition: Composition
+) -> NDArray[np.float64]:
+    """A cluster makes objects cover each other, which spread out ones seldom do."""
+    if rng.random() < composition.clustered:
+        return np.clip(previous + rng.uniform(-0.2, 0.2, 2), 0.1, 0.9)
+    return rng.uniform(0.1, 0.9, 2)
+
+
+def _draw_side(rng: np.random.Generator) -> float:
+    return math.exp(rng.uniform(math.log(SIDES[0]), math.log(SIDES[1])))
+
+
+def _draw_twins(rng: np.random.Generator, places: "list[_Place]", composition: Composition) -> "list[_Place]":
+    """Copies of one of the objects: one anywhere, or up to MOST_BESIDE in a row, each next to the one before."""
+    last = places[int(rng.integers(len(places)))]
+    beside = composition.beside > 0 and rng.random() < composition.beside
+    twins = []
+    for _ in range(int(rng.integers(1, MOST_BESIDE + 1)) if beside else 1):
+        centre, side = _draw_centre(rng, places[-1].centre, composition), _draw_side(rng)
+        if beside:
+            away, direction = rng.uniform(0.3, 1.0) * last.side / REFERENCE_SIZE, rng.uniform(0, 2 * math.pi)
+            step = away * np.array([math.cos(direction), math.sin(direction)])
+            centre, side = np.clip(last.centre + step, 0.08, 0.92), last.side * math.exp(rng.uniform(-0.2, 0.2))
+        last = _Place(last.cutout, bool(rng.random() < composition.lookalike_labelled), centre, side)
+        twins.append(last)
+    return twins
 
 
 def _draw_actor(
     rng: np.random.Generator,
-    cutout: Cutout,
-    labelled: bool,
+    place: _Place,
     depths: tuple[float, float, float],
-    centre: NDArray[np.float64],
     size: int,
     composition: Composition,
+    pace: float,
 ) -> Actor:
+    cutout, centre = place.cutout, place.centre
     height, width = cutout.alpha.shape
-    unit = size / REFERENCE_SIZE
-    side = math.exp(rng.uniform(math.log(SIDES[0]), math.log(SIDES[1]))) * unit
-    scale = min(side / math.sqrt(width * height), LARGEST_ZOOM)
+    scale = min(place.side * size / REFERENCE_SIZE / math.sqrt(width * height), LARGEST_ZOOM)
     angle, flip = math.radians(rng.uniform(-15, 15)), bool(rng.random() < 0.5)
     cutout, scale = _reduce(cutout, scale)
 
-    near, far = draw_motion(rng, OBJECT_NEAR), draw_motion(rng, OBJECT_FAR)
+    recent = OBJECT_NEAR.gentler(pace)
+    near, far = draw_motion(rng, recent), draw_motion(rng, OBJECT_FAR)
     if rng.random() < composition.fast:
-        length, direction = rng.uniform(NEAR.shift, FAST_SHIFT), rng.uniform(0, 2 * math.pi)
+        length, direction = pace * rng.uniform(NEAR.shift, FAST_SHIFT), rng.uniform(0, 2 * math.pi)
         near = replace(near, shift=(length * math.cos(direction), length * math.sin(direction)))
     bend, light = draw_grid(rng, OBJECT_NEAR.elastic), draw_light(rng, 0.6)
     blurred = rng.random() < composition.object_blur
@@ -189,14 +234,14 @@ def _draw_actor(
             ),
             Pose(
                 stand(centre + near.shift, near.scale, near.angle, flip),
-                bend + draw_grid(rng, OBJECT_NEAR.elastic),
+                bend + draw_grid(rng, recent.elastic),
                 light + draw_light(rng, 0.1),
                 smear,
             ),
             Pose(stand(centre, 1.0, 0.0, flip), bend, light, smear),
         ),
         depths=depths,
-        labelled=labelled,
+        labelled=place.labelled,
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from segic.training.cameras import View, alphas_of, draw_crop, draw_objects, draw_views, see_labelled
+from segic.training.cameras import NEAR, View, alphas_of, draw_crop, draw_objects, draw_views, see_labelled
 from segic.training.drafts import Draft
 from segic.training.photographs import Photograph, coverage
 from segic.training.pools import Pools
@@ -13,13 +13,13 @@ LEAST_FOCUS = 120.0
 SECOND_CLASS = 0.5
 
 
-def draw_views_scene(rng: np.random.Generator, pools: Pools, size: int) -> Draft:
-    """One photograph seen three times, with some of its instances as objects."""
+def draw_views_scene(rng: np.random.Generator, pools: Pools, size: int, pace: float = 1.0) -> Draft:
+    """One photograph seen three times, with some of its instances as objects. pace: of the way from B to C, up to 1."""
     index = int(rng.integers(len(pools.photographs)))
     photograph = pools.photographs[index]
     focus = _focus(rng, photograph, None)
     base = draw_crop(rng, photograph, focus, size)
-    views = draw_views(rng, base, photograph.width, photograph.height, size)
+    views = draw_views(rng, base, photograph.width, photograph.height, size, NEAR.gentler(pace))
     alphas = alphas_of(photograph, draw_objects(rng, photograph, focus, MOST_LABELS))
     seen = [see_labelled(pools.picture(index), alphas, view, size) for view in views]
     return Draft(np.stack([frame for frame, _ in seen]), np.stack([labels for _, labels in seen]), has_recent=True)

@@ -17,6 +17,7 @@ from segic.training.photograph_scenes import draw_classes_scene, draw_views_scen
 from segic.training.pools import Pools
 
 LEAST_SHARE = 0.0015
+SLOWEST = 0.03
 ATTEMPTS = 40
 
 
@@ -38,7 +39,11 @@ class Scene:
 
 @dataclass(frozen=True)
 class SceneMix:
-    """Probabilities of the kinds (relative weights) and of a camera's defects."""
+    """Probabilities of the kinds (relative weights) and of a camera's defects.
+
+    slow: that B is only moments from C, as a video's frames are: between the two everything moves SLOWEST to 1 times as
+    far, which is drawn evenly on a logarithmic scale.
+    """
 
     views: float = 0.40
     composite: float = 0.45
@@ -47,6 +52,7 @@ class SceneMix:
     noise: float = 0.2
     compression: float = 0.25
     softness: float = 0.15
+    slow: float = 0.0
     composition: Composition = field(default_factory=Composition)
 
 
@@ -60,11 +66,13 @@ def make_scene(rng: np.random.Generator, pools: Pools, size: int = 448, mix: Sce
     """
     weights = np.array([mix.views, mix.composite, mix.classes if pools.shared else 0.0])
     kind = ("views", "composite", "classes")[int(rng.choice(3, p=weights / weights.sum()))]
+    slow = mix.slow > 0 and rng.random() < mix.slow
+    pace = math.exp(rng.uniform(math.log(SLOWEST), 0)) if slow else 1.0
     for _ in range(ATTEMPTS):
         if kind == "views":
-            draft = draw_views_scene(rng, pools, size)
+            draft = draw_views_scene(rng, pools, size, pace)
         elif kind == "composite":
-            draft = draw_composite(rng, pools, size, mix.composition)
+            draft = draw_composite(rng, pools, size, mix.composition, pace)
         else:
             draft = draw_classes_scene(rng, pools, size)
         labels, count = number_visible(draft.labels)

@@ -140,10 +140,10 @@ def test_pasted_cutouts_are_exactly_where_the_labels_say(pools: Pools) -> None:
             if (labels > 0).sum() > 200:
                 seen = frame[..., 2] < 128
                 assert agreement(seen, labels > 0) > 0.95, seed
-                # What differs lies on the rim, where colour and background mix.
+                # What differs lies on the rim, where colour and background mix, or where the rims of two objects meet.
                 inner = cv2.erode((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                 outer = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-                assert seen[inner].all(), seed
+                assert (inner & ~seen).sum() <= 1, seed
                 assert not seen[~outer].any(), seed
 
 
@@ -324,3 +324,31 @@ def test_threads_share_a_cache_of_pictures(tmp_path: Path) -> None:
         for picture in pool.map(cache.photograph, paths * 200):
             assert picture.shape == (20, 20, 3)
     assert cache._bytes == sum(picture.nbytes for picture in cache._pictures.values()) <= 2 * 1200
+
+
+def test_slow_scenes_hardly_move_between_the_recent_frame_and_the_target(pools: Pools) -> None:
+    """The same random state with and without: only the motion from B to C is smaller."""
+
+    def change(slow: float, kind: str) -> float:
+        mix = SceneMix(float(kind == "views"), float(kind == "composite"), 0.0, blur=0.0, noise=0.0, slow=slow)
+        moved = []
+        for seed in range(12):
+            scene = make_scene(np.random.default_rng(seed), pools, SIZE, mix)
+            moved.append((scene.labels[1] != scene.labels[2]).mean() / max((scene.labels[2] > 0).mean(), 0.01))
+        return float(np.mean(moved))
+
+    for kind in ("views", "composite"):
+        assert change(1.0, kind) < 0.6 * change(0.0, kind)
+
+
+def test_look_alikes_beside_each_other(pools: Pools) -> None:
+    """They touch more often than look-alikes anywhere, and there are more of them."""
+    crowded = replace(PLAIN, lookalike=1.0, lookalike_labelled=1.0, clustered=0.0)
+    counts = {}
+    for beside in (0.0, 1.0):
+        composition = replace(crowded, beside=beside)
+        labels = [draw_composite(np.random.default_rng(seed), pools, SIZE, composition).labels[2] for seed in range(30)]
+        border = [(a[:, 1:] != a[:, :-1]) & (a[:, 1:] > 0) & (a[:, :-1] > 0) for a in labels]
+        counts[beside] = (np.mean([b.any() for b in border]), np.mean([a.max() for a in labels]))
+    assert counts[1.0][0] > counts[0.0][0] + 0.15
+    assert counts[1.0][1] > counts[0.0][1]
