@@ -17,7 +17,8 @@ class MatchingConfig:
     ridge_share: the share of a token that an entity must cover for the linear model to count it as the entity's.
     width:  of the metric in which tokens are compared (`segic.metric`), at most the features'; 0 compares the features
             as they are.
-    place:  where an entity was in the last recent frame is one more propagated mask.
+    carry:  above 0, the masks of the last recent frame move along with its tokens (`segic.carrying`), each of which is
+            looked for this many tokens around where it was.
     """
 
     topk: int = 4
@@ -25,16 +26,11 @@ class MatchingConfig:
     ridge: float = 0.0
     ridge_share: float = 0.5
     width: int = 0
-    place: bool = False
+    carry: int = 0
 
     @property
     def maps(self) -> int:
-        """Propagated masks an entity: the margins, then the place."""
-        return self.margins + self.place
-
-    @property
-    def margins(self) -> int:
-        """Those to the examples, to recent frames and, where there are any, of the linear models."""
+        """Propagated masks an entity: margins to the examples, to recent frames and, if any, of the linear models."""
         return 2 + (self.ridge > 0)
 
 

@@ -15,12 +15,14 @@ class Instructions:
     visual:     v, (B, N, R, C): one feature for each of R examples. An entity that some example does not show repeats
                 one of its own.
     meta:       m, (B, N, 768) text features, for models that take text.
+    carried:    (B, N, 4h, 4w) the last frame's masks, moved along, for models that carry masks; beyond the paper.
     """
 
     propagated: Tensor | None
     points: Tensor | None
     visual: Tensor | None
     meta: Tensor | None
+    carried: Tensor | None = None
 
 
 def mask_pool(features: Tensor, weights: Tensor) -> Tensor:

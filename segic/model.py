@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.backbones.base import Backbone
+from segic.backbones.fovea import Fovea, fovea
 from segic.canvas import Canvas, coverage
+from segic.carrying import SCALE
 from segic.config import ModelConfig
 from segic.correspondence import mean_similarity, upsampled_norm
 from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.ownership import partition
-from segic.propagation import Context, dense_maps, strongest
+from segic.propagation import Context, carried_masks, dense_maps
 from segic.target_model import fit_target_model
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Encoded:
     norm:      (1, H', W') norm of the upsampled features, for the paper's models; None with dense matching.
     detail:    (1, D, 4h, 4w) for models with a detail branch, else None.
     canvas:    where the frame lies on the backbone's input.
+    fovea:     which tokens have features of their own; None: all.
     """
 
     features: Tensor
@@ -49,6 +52,7 @@ class Encoded:
     norm: Tensor | None
     detail: Tensor | None
     canvas: Canvas
+    fovea: Fovea | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -124,22 +128,41 @@ class SEGIC:
         """The backbone's, which decides speed; see `dtype` for the decoder's."""
         return self.backbone.dtype
 
+    def at_size(self, size: int) -> "SEGIC":
+        """The same model, with the same weights, that looks at pictures of another size."""
+        if size == self.config.size:
+            return self
+        return SEGIC(replace(self.config, size=size), self.backbone, self.decoder, self.name, self.files)
+
     def canvas(self, frame: tuple[int, int]) -> Canvas:
         """How a frame of (height, width) pixels is put before the backbone."""
         if self.config.canvas == "square":
             return Canvas.square(frame, self.config.size)
         return Canvas.own_aspect(frame, self.config.size, self.backbone.stride)
 
+    def grid(self, frame: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) tokens of a frame of (height, width) pixels."""
+        height, width = self.canvas(frame).padded
+        return height // self.backbone.stride, width // self.backbone.stride
+
     @torch.no_grad()
-    def encode(self, images: Tensor) -> list[Encoded]:
-        """The backbone, once an image. images: (B, 3, H, W) uint8 RGB, any device. Returns one Encoded an image."""
+    def encode(self, images: Tensor, fine: Tensor | None = None) -> list[Encoded]:
+        """The backbone, once an image. images: (B, 3, H, W) uint8 RGB, any device. Returns one Encoded an image.
+
+        fine: (h, w) bool, the tokens of all images that must be seen at full resolution; None for all of them.
+        """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise UsageError(
                 f"images are {images.dtype} of shape {tuple(images.shape)}; expected uint8 of shape (B, 3, H, W), RGB"
             )
         canvas = self.canvas((images.shape[-2], images.shape[-1]))
         pixels = canvas.place(images.to(self.device))
-        return self.encode_features(self.backbone(pixels, canvas.valid), canvas, pixels)
+        if fine is None:
+            return self.encode_features(self.backbone(pixels, canvas.valid), canvas, pixels)
+        fine = fine.to(self.device)
+        encoded = self.encode_features(self.backbone(pixels, canvas.valid, fine), canvas, pixels)
+        layout = fovea(fine)
+        return [replace(one, fovea=layout) for one in encoded]
 
     @torch.no_grad()
     def encode_features(self, features: Tensor, canvas: Canvas, pixels: Tensor | None = None) -> list[Encoded]:
@@ -176,7 +199,9 @@ class SEGIC:
         """
         masks = masks.to(self.device).float()
         if self.config.matching is not None:
-            return self._with_target_model(self._context(image, image.canvas.cover(masks, image.grid), entities))
+            fine = image.canvas.cover(masks, (SCALE * image.grid[0], SCALE * image.grid[1]))
+            weights = image.canvas.cover(masks, image.grid)
+            return self._with_target_model(self._context(image, weights, entities, fine))
         source = (masks.shape[-2], masks.shape[-1])
         placed = Canvas(source, image.canvas.picture, image.canvas.padded).place(masks[None])[0]
         weights = token_centres(placed, image.grid)
@@ -192,15 +217,19 @@ class SEGIC:
             full = F.interpolate(logits[None], image.canvas.padded, mode="bilinear", align_corners=False)[0]
             return self._context(image, token_centres((full > 0).float(), image.grid), entities)
         best = logits.amax(0, keepdim=True)
-        return self._context(image, coverage((logits == best) & (logits > 0), image.grid), entities)
+        mine = (logits == best) & (logits > 0)
+        return self._context(image, coverage(mine, image.grid), entities, mine.float())
 
-    def _context(self, image: Encoded, weights: Tensor, entities: Sequence[int]) -> Context:
-        """weights: (N, h, w) what each entity covers of the tokens."""
+    def _context(
+        self, image: Encoded, weights: Tensor, entities: Sequence[int], masks: Tensor | None = None
+    ) -> Context:
+        """weights: (N, h, w) what each entity covers of the tokens; masks: (N, 4h, 4w) of the logits' pixels."""
         visual = mask_pool(image.features, weights[None])[0]
         present = tuple((weights.flatten(1).amax(1) > 0).tolist())
         if image.matching is None:
             return Context(tuple(entities), visual, present)
-        return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1))
+        kept = masks if self.config.matching is not None and self.config.matching.carry else None
+        return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1), kept)
 
     def _with_target_model(self, context: Context) -> Context:
         matching = self.config.matching
@@ -240,10 +269,11 @@ class SEGIC:
         if meta is not None and meta.ndim == 1:
             meta = meta.expand(n, -1)
         propagated = self._propagate(target, given, recent, entities)
-        best = strongest(propagated, self.config.matching)
+        best = propagated.amax(2)  # the best of an entity's margins, or the paper's only mask
         visual = self._visual(given, recent, entities)
         points = best_points(best)
-        full = Instructions(propagated, points, visual, None if meta is None else meta[None].to(self.device))
+        text = None if meta is None else meta[None].to(self.device)
+        full = Instructions(propagated, points, visual, text, self._carried(target, recent, entities))
         logits, scores = [], []
         for start in range(0, n, ENTITIES_AT_ONCE):
             out = self.decoder(
@@ -289,13 +319,21 @@ class SEGIC:
             )
         return torch.stack([torch.stack(row + [row[0]] * (longest - len(row))) for row in lists])[None]
 
+    def _carried(self, target: Encoded, recent: Sequence[Context], entities: Sequence[int]) -> Tensor | None:
+        """(1, N, 4h, 4w), or None for models that do not carry masks."""
+        if self.config.matching is None or not self.config.matching.carry:
+            return None
+        assert target.matching is not None
+        return carried_masks(target.matching, target.grid, recent, entities, self.config.matching.carry)[None]
+
     def _propagate(
         self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int]
     ) -> Tensor:
         """Eq. 2: the propagated masks, (1, N, P, H, W)."""
         if self.config.matching is not None:
             assert target.matching is not None
-            return dense_maps(target.matching, target.grid, given, recent, entities, self.config.matching)[None]
+            seen = target.fovea
+            return dense_maps(target.matching, target.grid, given, recent, entities, self.config.matching, seen)[None]
         assert target.norm is not None
         first = self._visual(given, (), entities)[:, :, 0]
         eps = 1e-8

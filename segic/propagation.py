@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segic.backbones.fovea import Fovea
+from segic.carrying import SCALE, carry, token_flow
 from segic.config import MatchingConfig
 from segic.correspondence import entity_margins, window
 from segic.target_model import TargetModel
@@ -23,6 +25,7 @@ class Context:
     present:  (n,) whether the entity's mask covers anything.
     matching: (h * w, D) tokens, group (h * w,) int64 (0 background, else 1 + position in `entities`) and weights
               (n, h * w), what each entity covers of them: for dense matching.
+    masks:    (n, 4h, 4w) what each entity covers of the logits' pixels, for models that carry masks, else None.
     target_model: of given examples, for models that use one, else None.
     """
 
@@ -32,6 +35,7 @@ class Context:
     matching: Tensor | None = None
     group: Tensor | None = None
     weights: Tensor | None = None
+    masks: Tensor | None = None
     target_model: TargetModel | None = None
 
 
@@ -42,35 +46,38 @@ def dense_maps(
     recent: Sequence[Context],
     entities: Sequence[int],
     matching: MatchingConfig,
+    fovea: Fovea | None = None,
 ) -> Tensor:
     """(N, P, h, w) float32 propagated masks of N entities on a target's tokens (h * w, D), in this order: margins to
-    the examples; margins to recent frames; margins of the examples' target models and the place in the last recent
-    frame, where the model has them. Without recent frames theirs are zero.
+    the examples; margins to recent frames, zero without any; margins of the examples' target models, where the model
+    has them. fovea: which of the target's tokens are not the same as others.
     """
-    from_given = margins_to(target, given, entities, matching)
-    none = torch.zeros_like(from_given)
-    maps = [from_given, margins_to(target, recent, entities, matching, grid) if recent else none]
+    seen = target if fovea is None else target[fovea.seen]
+    from_given = margins_to(seen, given, entities, matching)
+    if fovea is not None:
+        from_given = from_given[:, fovea.source]
+    from_recent = margins_to(target, recent, entities, matching, grid) if recent else torch.zeros_like(from_given)
+    maps = [from_given, from_recent]
     if matching.ridge:
         maps.append(target_margins(target, given, entities))
-    if matching.place:
-        maps.append(last_place(recent[-1], entities) if recent else none)
     return torch.stack(maps, 1).unflatten(-1, grid)
 
 
-def strongest(propagated: Tensor, matching: MatchingConfig | None) -> Tensor:
-    """(B, N, P, H, W) propagated masks -> (B, N, H, W) the best of an entity's margins, or of the paper's only mask.
-
-    Where an entity was is no evidence of where it is.
+def carried_masks(
+    target: Tensor, grid: tuple[int, int], recent: Sequence[Context], entities: Sequence[int], radius: int
+) -> Tensor:
+    """(N, 4h, 4w) float32 the last recent frame's masks of N entities, moved to where its tokens are in a target with
+    tokens (h * w, D): 0 for entities that it does not know, and without recent frames.
     """
-    return propagated[:, :, : matching.margins if matching else 1].amax(2)
-
-
-def last_place(context: Context, entities: Sequence[int]) -> Tensor:
-    """(N, h * w) what each entity covers of a frame's tokens, 0 for those that the frame does not know."""
-    assert context.weights is not None
-    rows = torch.cat([context.weights, context.weights.new_zeros(1, context.weights.shape[1])])
-    where = {key: row for row, key in enumerate(context.entities)}
-    return rows[[where.get(key, -1) for key in entities]]
+    if not recent:
+        return torch.zeros(len(entities), SCALE * grid[0], SCALE * grid[1], device=target.device)
+    last = recent[-1]
+    assert last.matching is not None
+    assert last.masks is not None
+    rows = torch.cat([last.masks, last.masks.new_zeros(1, *last.masks.shape[1:])])
+    where = {key: row for row, key in enumerate(last.entities)}
+    known = rows[[where.get(key, -1) for key in entities]]
+    return carry(known, token_flow(target, last.matching, grid, radius))
 
 
 def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:

@@ -25,12 +25,25 @@ class Tile:
     near_rows: range
     near_columns: range
 
+    @property
+    def here(self) -> tuple[slice, slice]:
+        """The tile in a map of (h, w) tokens."""
+        return slice(self.rows.start, self.rows.stop), slice(self.columns.start, self.columns.stop)
 
-def tiles(grid: tuple[int, int], radius: int) -> Iterator[Tile]:
-    """Tiles that cover a grid of (h, w) tokens once."""
-    for y in range(0, grid[0], TILE[0]):
-        for x in range(0, grid[1], TILE[1]):
-            end_y, end_x = min(grid[0], y + TILE[0]), min(grid[1], x + TILE[1])
+    @property
+    def near(self) -> tuple[slice, slice]:
+        """What is near to it in a map of (h, w) tokens."""
+        return (
+            slice(self.near_rows.start, self.near_rows.stop),
+            slice(self.near_columns.start, self.near_columns.stop),
+        )
+
+
+def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> Iterator[Tile]:
+    """Tiles of `size` that cover a grid of (h, w) tokens once."""
+    for y in range(0, grid[0], size[0]):
+        for x in range(0, grid[1], size[1]):
+            end_y, end_x = min(grid[0], y + size[0]), min(grid[1], x + size[1])
             yield Tile(
                 range(y, end_y),
                 range(x, end_x),
@@ -72,8 +85,7 @@ def near_margins(
         similarity = target[_flat(tile.rows, tile.columns, w, device)] @ sources[index].T
         similarity.masked_fill_(_far(tile, index, grid, radius), 0)
         margins = entity_margins(similarity.float(), owners, entities, topk)
-        place = (slice(tile.rows.start, tile.rows.stop), slice(tile.columns.start, tile.columns.stop))
-        out[:, place[0], place[1]] = margins.unflatten(1, (len(tile.rows), len(tile.columns)))
+        out[:, tile.here[0], tile.here[1]] = margins.unflatten(1, (len(tile.rows), len(tile.columns)))
     return out.flatten(1)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
+from segic.backbones.fovea import fovea
 
 PATCH = 14
 GRID = 37  # the position embedding's own grid: 518 / 14
@@ -183,11 +184,33 @@ class DinoV2(nn.Module):
             self._positions[key] = resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
         return self._positions[key]
 
+    def _patches(self, picture: Tensor) -> Tensor:
+        """A normalised picture (B, 3, H, W) -> (B, tokens, C), with their positions."""
+        x = self.patch_embed.proj(picture)
+        out: Tensor = x.flatten(2).transpose(1, 2) + self._position(x.shape[2], x.shape[3])
+        return out
+
+    def _coarse_patches(self, picture: Tensor) -> Tensor:
+        """As `_patches` for the picture at half its size, without a last row or column that has no partner; each is
+        where the four that it stands for are.
+        """
+        h, w = picture.shape[2] // (2 * PATCH), picture.shape[3] // (2 * PATCH)
+        if not h * w:
+            return picture.new_zeros(len(picture), 0, self.config.width)
+        half = F.avg_pool2d(picture[:, :, : 2 * PATCH * h, : 2 * PATCH * w], 2)
+        fine = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH)
+        grid = fine.transpose(1, 2).unflatten(2, (picture.shape[2] // PATCH, -1))[:, :, : 2 * h, : 2 * w]
+        out: Tensor = (self.patch_embed.proj(half) + F.avg_pool2d(grid, 2)).flatten(2).transpose(1, 2)
+        return out
+
     @torch.no_grad()
-    def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
-        x = self.patch_embed.proj(normalise(pixels, self.mean, self.std, valid, self.pos_embed.dtype))
-        b, _, h, w = x.shape
-        x = x.flatten(2).transpose(1, 2) + self._position(h, w)
+    def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None, fine: Tensor | None = None) -> Tensor:
+        picture = normalise(pixels, self.mean, self.std, valid, self.pos_embed.dtype)
+        b, h, w = len(picture), picture.shape[2] // PATCH, picture.shape[3] // PATCH
+        x = self._patches(picture)
+        layout = None if fine is None else fovea(fine)
+        if layout is not None:
+            x = torch.cat([x[:, layout.fine], self._coarse_patches(picture)[:, layout.coarse]], dim=1)
         special = [self.cls_token + self.pos_embed[:, :1]]
         if self.config.registers:
             special.append(self.register_tokens)
@@ -198,4 +221,6 @@ class DinoV2(nn.Module):
             if number in self.layers:
                 outputs[number] = self.norm(x[:, 1 + self.config.registers :])
         out = torch.cat([outputs[number] for number in self.layers], dim=-1)
+        if layout is not None:
+            out = out[:, layout.source]
         return out.transpose(1, 2).reshape(b, self.width, h, w)

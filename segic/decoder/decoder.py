@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segic.carrying import SCALE
 from segic.config import ModelConfig
 from segic.correspondence import unit
 from segic.decoder.detail import DetailBranch
@@ -46,7 +47,9 @@ class Decoder(nn.Module):
             ChannelNorm(WIDTH),
         )
         maps = config.matching.maps if config.matching else 1
-        encoder = token_mask_encoder(WIDTH, maps) if config.matching else pixel_mask_encoder(WIDTH)
+        carry = config.matching is not None and config.matching.carry > 0
+        channels = maps + SCALE**2 if carry else maps
+        encoder = token_mask_encoder(WIDTH, channels) if config.matching else pixel_mask_encoder(WIDTH)
         self.prompt_encoder = PromptEncoder(WIDTH, encoder)
         self.mask_decoder = MaskDecoder(WIDTH)
         self.inst_type_embed = nn.Embedding(2, WIDTH)
@@ -58,14 +61,11 @@ class Decoder(nn.Module):
         width = min(config.matching.width, backbone_width) if config.matching else 0
         self.metric = Metric(backbone_width, width) if width else None
         if config.residual:
-            # Margins begin as logits; where an entity was begins as no evidence at all.
-            margins = config.matching.margins if config.matching else 1
-            self.residual_gain = nn.Parameter(torch.full((maps,), 8.0))
-            nn.init.zeros_(self.residual_gain.data[margins:])
+            self.residual_gain = nn.Parameter(torch.full((maps,), 8.0))  # margins begin as logits
             self.residual_offset = nn.Parameter(torch.zeros(()))
         self.residual = config.residual
         self.mixer = TokenMixer(WIDTH, config.mixer) if config.mixer else None
-        self.detail = DetailBranch(config.detail, WIDTH // 8) if config.detail else None
+        self.detail = DetailBranch(config.detail, WIDTH // 8 + carry) if config.detail else None
 
     def embed(self, features: Tensor) -> Tensor:
         """Backbone features (B, C, h, w) -> image embedding f (B, 256, h, w)."""
@@ -145,7 +145,11 @@ class Decoder(nn.Module):
         tokens = self.tokens(given, entities, cross_points).expand(b, -1, -1, -1)[:, chosen]
         entities = tokens.shape[1]
         maps = None if propagated is None else propagated[:, chosen].flatten(0, 1).float()
-        dense = self.prompt_encoder.masks(None if maps is None else maps.to(dtype), (b * entities, c, h, w))
+        carried = None if given.carried is None else given.carried[:, chosen].flatten(0, 1)[:, None].to(dtype)
+        evidence = None if maps is None else maps.to(dtype)
+        if evidence is not None and carried is not None:
+            evidence = torch.cat([evidence, F.pixel_unshuffle(carried, SCALE)], dim=1)
+        dense = self.prompt_encoder.masks(evidence, (b * entities, c, h, w))
         image = embedding[:, None].expand(b, entities, c, h, w).flatten(0, 1) + dense
         if self.mixer is not None:
             image = self.mixer(image)
@@ -158,5 +162,6 @@ class Decoder(nn.Module):
             logits = logits + F.interpolate(margins, logits.shape[-2:], mode="bilinear", align_corners=False)
         if self.detail is not None and detail is not None:
             frame = detail[:, None].expand(b, entities, *detail.shape[1:]).flatten(0, 1)
-            logits = self.detail(logits, upscaled, frame)
+            fine = upscaled if carried is None else torch.cat([upscaled, carried], dim=1)
+            logits = self.detail(logits, fine, frame)
         return Output(logits.unflatten(0, (b, entities))[:, :, 0], scores.view(b, entities))

@@ -1,7 +1,8 @@
 """Sharpening by the picture itself: beyond the paper, an option of a preset.
 
 The backbone's features have one vector for 14 x 14 pixels. This branch looks at the picture at twice the logits'
-resolution and corrects each entity's logits near edges. It is told nothing about the entity but its logits.
+resolution and corrects each entity's logits near edges. All that it is told about the entity are its logits, what the
+mask decoder knows there, and the last frame's mask, where the model carries masks.
 """
 
 import torch
@@ -12,7 +13,7 @@ from segic.decoder.layers import ChannelNorm
 
 
 class DetailBranch(nn.Module):
-    """Two small networks: `stem` runs once a frame, `refine` once an entity.
+    """Two small networks: `stem` runs once a frame, the rest once an entity.
 
     channels: width of both. The refinement starts as zero, so an untrained branch changes nothing.
     """

@@ -152,8 +152,8 @@ class _FromMainMemory:
     def dtype(self) -> torch.dtype:
         return self._backbone.dtype
 
-    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None) -> Tensor:
-        return self._backbone(pixels.to(_device(self._backbone)), valid).cpu()
+    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fine: Tensor | None = None) -> Tensor:
+        return self._backbone(pixels.to(_device(self._backbone)), valid, fine).cpu()
 
     def to(self, *, device: torch.device, dtype: torch.dtype) -> "_FromMainMemory":
         return _FromMainMemory(self._backbone.to(device=device, dtype=dtype))

@@ -2,7 +2,9 @@
 
 Pairs (the paper): the target from the example; then, with context reversion, the first image from the target with the
 prediction as its mask; both losses averaged. Chains of three frames: the recent frame from the example; then the target
-from the example and the recent frame, or the first frame from the recent one (reversion).
+from the example and the recent frame, or the first frame from the recent one (reversion). A video's first step is one
+prediction: the target from a recent frame that is the example as well. Longer chains go back once more, to the recent
+frame from the example and the target's prediction, so that errors that are handed on are seen.
 """
 
 from dataclasses import dataclass
@@ -25,8 +27,8 @@ from segic.training.recipe import Loss
 class Terms:
     """The loss of a group and what it is made of: means over predictions and masks. Only `loss` carries a gradient.
 
-    figures: (5,) float32: loss, cross-entropy, dice, IoU of the first and of the second prediction (the first's again
-    where there was no second). On the device, so that nothing waits for them.
+    figures: (5,) float32: loss, cross-entropy, dice, IoU of the first and of the second prediction that is trained (the
+    first's again where there was no second). On the device, so that nothing waits for them.
     """
 
     loss: Tensor
@@ -47,15 +49,22 @@ def group_loss(
     first_target = middle if middle is not None else last
     reverse = plan.video_reversion if chain else plan.reversion
     again = example if reverse else last
-    frames = prepare(decoder, group.batch, tuple(dict.fromkeys((first_target, again))) if chain or reverse else (last,))
+    beginning = middle if plan.first else None
+    both = (chain or reverse) and beginning is None
+    frames = prepare(decoder, group.batch, tuple(dict.fromkeys((first_target, again))) if both else (last,))
 
-    def ask(target: int, *shown: tuple[int, Tensor]) -> "tuple[Output, _Scores]":
+    def ask(target: int, *shown: tuple[int, Tensor], wanted: Tensor | None = None) -> "tuple[Output, _Scores]":
         out = predict(
             decoder, config, frames, target, *shown, meta=group.meta, negatives=group.negatives,
             crossed_points=crossed_points,
         )  # fmt: skip
-        return out, _score(out, masks[:, target], loss, generator)
+        return out, _score(out, masks[:, target] if wanted is None else wanted, loss, generator)
 
+    if beginning is not None:
+        given = beginning, masks[:, beginning]
+        shown = given[1].flatten(2).amax(-1)[..., None, None] > 0  # nobody can be found who is not shown
+        _, only = ask(last, given, given, wanted=masks[:, last] * shown)
+        return _terms(only, only)
     out, one = ask(first_target, (example, masks[:, example]))
     if reverse:
         _, two = ask(example, (first_target, as_example(config, frames, out.logits)))
@@ -63,7 +72,10 @@ def group_loss(
         known = as_example(config, frames, out.logits) if plan.predicted else masks[:, middle]
         if plan.disturbed:
             known = disturb(known, generator)
-        _, two = ask(last, (example, masks[:, example]), (middle, known))
+        out, two = ask(last, (example, masks[:, example]), (middle, known))
+        if plan.longer:
+            known = as_example(config, frames, out.logits)
+            one, two = two, ask(middle, (example, masks[:, example]), (last, known))[1]
     else:
         return _terms(one, one)
     return _terms(one, two)

@@ -5,19 +5,19 @@ segmented; so a chain predicts a recent frame from the example, then the target 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segic.carrying import SCALE, carry, token_flow
 from segic.config import ModelConfig
 from segic.correspondence import entity_margins, mean_similarity, upsampled_norm, window
 from segic.decoder import Decoder, Output
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import MAP_STRIDE, token_centres
 from segic.ownership import partition
-from segic.propagation import strongest
 from segic.target_model import fit_target_model
 
 EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
@@ -105,6 +105,19 @@ def target_margins(frames: Frames, config: ModelConfig, target: int, example: in
     return torch.stack(out).unflatten(-1, frames.grid)
 
 
+@torch.no_grad()
+def carried_masks(frames: Frames, radius: int, target: int, recent: tuple[int, Tensor] | None, like: Tensor) -> Tensor:
+    """(B, N, 4h, 4w) the recent frame's masks, moved along with its tokens; zeros without one. like: (B, N, h, w)."""
+    size = (SCALE * frames.grid[0], SCALE * frames.grid[1])
+    if recent is None:
+        return like.new_zeros(*like.shape[:2], *size)
+    assert frames.matching is not None
+    index, masks = recent
+    known = F.interpolate(masks.detach(), size, mode="area")
+    pairs = zip(known, frames.matching[:, target], frames.matching[:, index], strict=True)
+    return torch.stack([carry(one, token_flow(to, was, frames.grid, radius)) for one, to, was in pairs])
+
+
 def predict(
     decoder: Decoder,
     config: ModelConfig,
@@ -124,12 +137,12 @@ def predict(
     """
     instruct = _instruct_dense if config.matching is not None else _instruct_by_mean
     given = instruct(config, frames, target, example, recent)
-    given = Instructions(given.propagated, given.points, given.visual, meta)
+    given = replace(given, meta=meta)
     embedding, detail = frames.embedding[target], frames.detail[target]
     n = example[1].shape[1]
     if negatives or n == 1:
         return decoder(embedding, given, detail, entities=n, cross_points=crossed_points)
-    alone = Instructions(*(_each_alone(t) for t in (given.propagated, given.points, given.visual, given.meta)))
+    alone = Instructions(*(_each_alone(getattr(given, part.name)) for part in fields(given)))
     embedding = embedding.repeat_interleave(n, 0)
     detail = None if detail is None else detail.repeat_interleave(n, 0)
     out = decoder(embedding, alone, detail, entities=1, cross_points=False)
@@ -143,6 +156,11 @@ def as_example(config: ModelConfig, frames: Frames, logits: Tensor) -> Tensor:
     return (logits.detach() > 0).float()
 
 
+def _again(example: tuple[int, Tensor], recent: tuple[int, Tensor]) -> bool:
+    """Whether the recent frame is the example, as for a video's second frame: it then adds no second instance token."""
+    return recent[0] == example[0]
+
+
 def _each_alone(instruction: Tensor | None) -> Tensor | None:
     """(B, N, ...) -> (B * N, 1, ...): every entity as an image of its own, with nobody beside it."""
     return None if instruction is None else instruction.flatten(0, 1)[:, None]
@@ -154,7 +172,8 @@ def _instruct_dense(
 ) -> Instructions:
     shown: Sequence[tuple[int, Tensor]] = [example] if recent is None else [example, recent]
     weights = [F.interpolate(masks.detach(), frames.grid, mode="area") for _, masks in shown]
-    visual = torch.stack([mask_pool(frames.features[:, i], w) for (i, _), w in zip(shown, weights, strict=True)], 2)
+    pooled = [mask_pool(frames.features[:, i], w) for (i, _), w in zip(shown, weights, strict=True)]
+    visual = torch.stack(pooled[:1] if recent is not None and _again(example, recent) else pooled, 2)
     maps = [
         margins(frames, config, target, i, w, local=k > 0)
         for k, ((i, _), w) in enumerate(zip(shown, weights, strict=True))
@@ -162,12 +181,11 @@ def _instruct_dense(
     if recent is None:
         maps.append(torch.zeros_like(maps[0]))
     assert config.matching is not None
+    carried = carried_masks(frames, config.matching.carry, target, recent, maps[0]) if config.matching.carry else None
     if config.matching.ridge:
         maps.append(target_margins(frames, config, target, example[0], weights[0]))
-    if config.matching.place:
-        maps.append(torch.zeros_like(maps[0]) if recent is None else weights[1])
     propagated = torch.stack(maps, dim=2)
-    return Instructions(propagated, best_points(strongest(propagated, config.matching)), visual, None)
+    return Instructions(propagated, best_points(propagated.amax(2)), visual, None, carried)
 
 
 @torch.no_grad()
@@ -176,7 +194,7 @@ def _instruct_by_mean(
 ) -> Instructions:
     """As `SEGIC.predict` for the paper's models: only the first example makes the propagated mask and the point."""
     assert frames.canvas is not None
-    shown = [example] if recent is None else [example, recent]
+    shown = [example] if recent is None or _again(example, recent) else [example, recent]
     # Lower precision would round similarities that differ in their third digit.
     with torch.autocast(frames.features.device.type, enabled=False):
         visual = []

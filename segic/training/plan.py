@@ -35,7 +35,8 @@ class StepPlan:
     chain: cached samples are three-frame chains rather than pairs. entities: how many a cached sample has. flip: cached
     features are mirrored. swap, video_swap: which frames change places. reversion, video_reversion: context reversion
     after a pair, after a chain. predicted: a chain's recent frame carries the model's own prediction. disturbed: a part
-    of its masks has another owner.
+    of its masks has another owner. first: the chain's recent frame is its example, too.
+    longer: a chain has a third prediction.
     """
 
     step: int
@@ -48,6 +49,8 @@ class StepPlan:
     video_reversion: bool
     predicted: bool
     disturbed: bool = False
+    first: bool = False
+    longer: bool = False
 
 
 def plan_step(recipe: Recipe, step: int) -> StepPlan:
@@ -62,8 +65,12 @@ def plan_step(recipe: Recipe, step: int) -> StepPlan:
     turn = rng.random()
     video_reversion = bool(turn < how.video_reversion)
     predicted = bool(turn < how.video_reversion + how.video_predicted)
-    disturbed = bool(rng.random() < how.video_disturbed)
-    return StepPlan(step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted, disturbed)
+    disturbed, first, longer = (
+        bool(rng.random() < p) for p in (how.video_disturbed, how.video_first, how.video_longer)
+    )
+    return StepPlan(
+        step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted, disturbed, first, longer
+    )
 
 
 def _number(rng: np.random.Generator, weights: Sequence[float]) -> int:

@@ -90,6 +90,7 @@ class Composition(Part):
     object_blur: float = Field(default=0.25, ge=0, le=1)
     reordered: float = Field(default=0.3, ge=0, le=1)
     clustered: float = Field(default=0.35, ge=0, le=1)
+    beside: float = Field(default=0.0, ge=0, le=1)
 
 
 class Scenes(Part):
@@ -102,6 +103,7 @@ class Scenes(Part):
     noise: float = Field(default=0.2, ge=0, le=1)
     compression: float = Field(default=0.25, ge=0, le=1)
     softness: float = Field(default=0.15, ge=0, le=1)
+    slow: float = Field(default=0.0, ge=0, le=1)
     composition: Composition = Composition()
 
     @model_validator(mode="after")
@@ -224,6 +226,10 @@ class Episode(Part):
     flip: probability of a step of cached features being mirrored.
     video_disturbed: probability that a chain's recent frame has a part of its masks given to another owner, as happens
         where objects touch: the given example is then the better witness.
+    video_first: probability that a chain is a video's first step instead: the recent frame, with its true masks, is the
+        example as well.
+    video_longer: probability that a chain goes on by a third prediction: of the recent frame again, from the example
+        and the target's prediction. The first one is then not trained.
     """
 
     reversion: float = Field(default=1.0, ge=0, le=1)
@@ -241,6 +247,8 @@ class Episode(Part):
     instance_text: str = "please segment the instances."
     flip: float = Field(default=0.0, ge=0, le=1)
     video_disturbed: float = Field(default=0.0, ge=0, le=1)
+    video_first: float = Field(default=0.0, ge=0, le=1)
+    video_longer: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _usable(self) -> "Episode":

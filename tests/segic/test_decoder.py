@@ -20,7 +20,7 @@ C, H, W = 24, 3, 4  # backbone channels, tokens
 PAPER = ModelConfig()
 DENSE = replace(
     PAPER,
-    matching=MatchingConfig(ridge=0.02, width=24, place=True),
+    matching=MatchingConfig(ridge=0.02, width=24, carry=2),
     residual=True,
     mixer=8,
     detail=8,
@@ -63,6 +63,9 @@ def instructions(config: ModelConfig, entities: int, batch: int = 1, references:
         points=randn(2, batch, entities, 2).sigmoid(),
         visual=randn(3, batch, entities, references, C),
         meta=randn(4, batch, entities, 768) if config.instructions.meta == "text" else None,
+        carried=randn(8, batch, entities, 4 * H, 4 * W).sigmoid()
+        if config.matching and config.matching.carry
+        else None,
     )
 
 
@@ -221,7 +224,7 @@ def test_chosen_entities_equal_the_full_run(config):
 def test_order_of_entities_does_not_matter(config):
     decoder, given = build(config), instructions(config, 4)
     order = [2, 0, 3, 1]
-    parts = {name: getattr(given, name) for name in ("propagated", "points", "visual", "meta")}
+    parts = {name: getattr(given, name) for name in ("propagated", "points", "visual", "meta", "carried")}
     permuted = Instructions(**{name: None if value is None else value[:, order] for name, value in parts.items()})
     expected, found = decode(decoder, config, given), decode(decoder, config, permuted)
     torch.testing.assert_close(found.logits, expected.logits[:, order], atol=1e-4, rtol=1e-4)
@@ -247,9 +250,9 @@ def test_residual_adds_the_propagated_masks():
     with_residual, without = build(replace(plain, residual=True)), build(plain)
     without.load_state_dict(with_residual.state_dict(), strict=False)
     with_residual.residual_offset.fill_(-1.5)
-    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0, 4.0, 5.0]))
+    with_residual.residual_gain.copy_(torch.tensor([2.0, 3.0, 4.0]))
     maps = F.interpolate(given.propagated[0], (4 * H, 4 * W), mode="bilinear")
-    added = 2 * maps[:, 0] + 3 * maps[:, 1] + 4 * maps[:, 2] + 5 * maps[:, 3] - 1.5
+    added = 2 * maps[:, 0] + 3 * maps[:, 1] + 4 * maps[:, 2] - 1.5
     expected = decode(without, plain, given).logits[0] + added
     torch.testing.assert_close(decode(with_residual, plain, given).logits[0], expected, atol=1e-4, rtol=1e-4)
 

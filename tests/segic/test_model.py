@@ -319,16 +319,16 @@ def test_models_without_target_models(build_model, dense_config):
     encoded = plain.encode(pictures(2))
     context = plain.context(encoded[0], blocks(1), [1])
     assert context.target_model is None
-    assert plain._propagate(encoded[1], [context], [], [1]).shape[2] == 3
+    assert plain._propagate(encoded[1], [context], [], [1]).shape[2] == 2
 
 
 def test_margins_without_recent_frames_are_zero(dense_model):
     encoded = dense_model.encode(pictures(2))
     context = dense_model.context(encoded[0], blocks(1), [1])
     maps = dense_model._propagate(encoded[1], [context], [], [1])
-    assert maps.shape == (1, 1, 4, 8, 14)
+    assert maps.shape == (1, 1, 3, 8, 14)
     assert maps[:, :, [0, 2]].flatten(3).any(3).all()
-    assert not maps[:, :, [1, 3]].any()
+    assert not maps[:, :, 1].any()
 
 
 def test_margins_in_chunks(dense_model, monkeypatch):

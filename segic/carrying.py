@@ -1,0 +1,67 @@
+"""Masks carried from one frame of a video to the next, along the dense correspondences of their tokens.
+
+Matching says of a whole token, 14 x 14 pixels, whose it is. What masks show inside of a token, and on which side of an
+edge each of two look-alikes stood, survives if the masks themselves are moved: by how far away the tokens lie in the
+last frame that are most like a token, a soft argmax, which is finer than a token.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segic.tiles import TILE, tiles
+
+SCALE = 4  # rows and columns of a carried mask a token: those of the decoder's logits
+TEMPERATURE = 0.01  # of the softmax over cosines: a displacement is the mean over a few good matches
+MOST_PAIRS = 2**25  # of tokens that a GPU compares at once
+FAR = 0.005  # off the cosine a squared token of distance: of matches that are as good, the nearest is meant
+
+
+def token_flow(target: Tensor, source: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
+    """Where each token of a frame was in an earlier frame: (2, h, w) float32, how many columns to the right and rows
+    down from where it is.
+
+    target, source: (h * w, D) of length 1 for a grid of (h, w). The mean displacement d under a softmax of
+    (cosine - FAR |d|^2) / TEMPERATURE over the source's tokens at most `radius` rows and columns away.
+    """
+    # A GPU would rather form all pairs than wait for many parts, unless there are very many.
+    at_once = target.device.type != "cpu" and len(target) ** 2 <= MOST_PAIRS
+    size = grid if at_once else TILE
+    targets, sources = target.unflatten(0, grid), source.unflatten(0, grid)
+    out = torch.empty(2, *grid, device=target.device)
+    for tile in tiles(grid, radius, size):
+        mine = targets[tile.here].flatten(0, 1)
+        near = sources[tile.near].flatten(0, 1)
+        down = _offsets(tile.rows, tile.near_rows, target.device)
+        right = _offsets(tile.columns, tile.near_columns, target.device)
+        likely = _likely(down, radius)[:, None, :, None] + _likely(right, radius)[None, :, None, :]
+        cosines = (mine @ near.T).float().view(likely.shape)
+        share = (cosines / TEMPERATURE + likely).flatten(2).softmax(-1).view(likely.shape)
+        out[0][tile.here] = (share.sum(2) * right).sum(-1)
+        out[1][tile.here] = (share.sum(3) * down[:, None]).sum(-1)
+    return out
+
+
+def carry(masks: Tensor, flow: Tensor) -> Tensor:
+    """Masks (N, 4h, 4w) of the earlier frame where its tokens are by now: the same shape. flow: (2, h, w) from
+    `token_flow`. Beyond the frame's border its outermost pixels go on.
+    """
+    height, width = masks.shape[-2:]
+    fine = F.interpolate(flow[None], (height, width), mode="bilinear", align_corners=False)[0] * SCALE
+    # Clamped, rather than padded by grid_sample, which some devices cannot.
+    x = (torch.arange(width, device=masks.device) + 0.5 + fine[0]).clamp(0.5, width - 0.5)
+    y = (torch.arange(height, device=masks.device)[:, None] + 0.5 + fine[1]).clamp(0.5, height - 0.5)
+    where = torch.stack([2 * x / width - 1, 2 * y / height - 1], dim=-1)
+    out: Tensor = F.grid_sample(masks[None].float(), where[None], align_corners=False)[0]
+    return out
+
+
+def _likely(offsets: Tensor, radius: int) -> Tensor:
+    """What the distance along one axis adds to the softmax's logits."""
+    return (offsets.float() ** 2 * (-FAR / TEMPERATURE)).masked_fill(offsets.abs() > radius, -torch.inf)
+
+
+def _offsets(here: range, near: range, device: torch.device) -> Tensor:
+    """(len(here), len(near)) how far each of the latter lies beyond each of the former."""
+    start = torch.arange(here.start, here.stop, device=device)
+    return torch.arange(near.start, near.stop, device=device) - start[:, None]
