@@ -39,10 +39,13 @@ def stepping(new_session: Callable[[], Session]) -> Follow:
     return follow
 
 
-def following(model: "SEGIC", *, batch: int = 4, note: Callable[[str], None] = lambda _: None) -> Follow:
+def following(
+    model: "SEGIC", *, batch: int = 4, tokens: int | None = None, note: Callable[[str], None] = lambda _: None
+) -> Follow:
     """The segic model: pictures are read ahead in a thread, and go through the backbone in batches.
 
-    note: told when memory runs out and the batches get smaller.
+    tokens: of a foveated frame, at most; its size follows from a clip's first masks, as in `segic vos run`. None:
+    frames are seen whole, at the model's size. note: told when memory runs out and the batches get smaller.
     """
     from segic_vos.batches import BatchLimit, encode_in_batches
     from segic_vos.prompts import video_meta
@@ -51,6 +54,22 @@ def following(model: "SEGIC", *, batch: int = 4, note: Callable[[str], None] = l
     from segic_vos.timings import StageClock
 
     meta = video_meta(model)
+
+    def foveated(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
+        assert tokens is not None
+        session: VideoSession | None = None
+        ahead = Ahead(frames, depth=2 * batch, name="decode")
+        try:
+            for frame in ahead:
+                given = annotation_of(frame)
+                if session is None:
+                    if given is not None and given.ids:
+                        session = VideoSession.close_to(model, given.labels, tokens=tokens, meta=meta)
+                    else:
+                        session = VideoSession(model, meta=meta, foveated=True)
+                yield frame, session.step(frame.pixels, given)
+        finally:
+            ahead.close()
 
     def follow(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
         session = VideoSession(model, meta=meta)
@@ -62,4 +81,4 @@ def following(model: "SEGIC", *, batch: int = 4, note: Callable[[str], None] = l
         finally:
             ahead.close()
 
-    return follow
+    return follow if tokens is None else foveated

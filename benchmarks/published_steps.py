@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.canvas import Canvas, coverage
+from segic.carrying import FAR, SCALE, TEMPERATURE, carry
 from segic.decoder import Decoder
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import SEGIC
 from segic.ownership import partition
-from segic.propagation import strongest
 from segic.target_model import TargetModel, fit_target_model
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
@@ -81,7 +81,7 @@ def _means(features: Tensor, masks: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class _Example:
     """tokens (hw, D) of length 1, weights (N, h, w) what each object covers of them, group (hw,) 0 background or 1..N,
-    visual (N, C), present (N,) bool.
+    visual (N, C), present (N,) bool, masks (N, 4h, 4w) what each object covers of the logits' pixels.
     """
 
     tokens: Tensor
@@ -89,6 +89,7 @@ class _Example:
     group: Tensor
     visual: Tensor
     present: Tensor
+    masks: Tensor
 
 
 class DenseSteps:
@@ -103,7 +104,9 @@ class DenseSteps:
         self._recent: deque[_Example] = deque(maxlen=max(1, model.config.recent))
 
     def start(self, features: Tensor, pixels: Tensor, canvas: Canvas, masks: Tensor) -> None:
-        self._given = self._example(features, canvas.cover(masks, (features.shape[-2], features.shape[-1])))
+        grid = (features.shape[-2], features.shape[-1])
+        fine = canvas.cover(masks, (SCALE * grid[0], SCALE * grid[1]))
+        self._given = self._example(features, canvas.cover(masks, grid), fine)
         self._recent.append(self._given)
 
     def step(self, features: Tensor, pixels: Tensor, canvas: Canvas) -> tuple[Tensor, list[float]]:
@@ -118,24 +121,36 @@ class DenseSteps:
             maps = [far, _margin(tokens, [*self._recent], number, self._matching.topk, near)]
             if self._matching.ridge:
                 maps.append(self._target_model().margins(tokens)[number - 1])
-            if self._matching.place:
-                maps.append(self._recent[-1].weights[number - 1].flatten())
             margins.append(torch.stack(maps))
         propagated = torch.stack(margins).unflatten(-1, grid)[None]
-        points = best_points(strongest(propagated, self._matching))
+        points = best_points(propagated.amax(2))
         embedding = self._decoder.embed(features)
         detail = self._decoder.frame_detail(pixels, grid)
-        given = Instructions(propagated, points, self._instances(), None)
+        given = Instructions(propagated, points, self._instances(), None, self._carried(tokens, grid))
         logits, scores = _one_by_one(self._decoder, embedding, given, detail, n)
         best = logits.amax(0, keepdim=True)
-        self._recent.append(self._example(features, coverage((logits == best) & (logits > 0), grid)))
+        mine = ((logits == best) & (logits > 0)).float()
+        self._recent.append(self._example(features, coverage(mine, grid), mine))
         return logits, scores
 
-    def _example(self, features: Tensor, weights: Tensor) -> _Example:
-        """weights: (N, h, w) what each object covers of the tokens."""
+    def _example(self, features: Tensor, weights: Tensor, masks: Tensor) -> _Example:
+        """weights, masks: what each object covers of the tokens and of the logits' pixels."""
         tokens = self._decoder.matching(features)[0]
         visual, present = mask_pool(features, weights[None])[0], weights.flatten(1).amax(1) > 0
-        return _Example(tokens, weights, partition(weights), visual, present)
+        return _Example(tokens, weights, partition(weights), visual, present, masks)
+
+    def _carried(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor | None:
+        """(1, N, 4h, 4w): the last frame's masks moved by the mean displacement of what its tokens are most like."""
+        if not self._matching.carry:
+            return None
+        last = self._recent[-1]
+        near = _window(grid, self._matching.carry, tokens.device)
+        index = torch.arange(len(tokens), device=tokens.device)
+        place = torch.stack([index % grid[1], torch.div(index, grid[1], rounding_mode="floor")]).float()
+        likeness = tokens @ last.tokens.T - FAR * (place[:, :, None] - place[:, None]).square().sum(0)
+        share = (likeness / TEMPERATURE).masked_fill(~near, -torch.inf).softmax(1)
+        flow = (place @ share.T - place).unflatten(1, grid)
+        return carry(last.masks, flow)[None]
 
     def _target_model(self) -> TargetModel:
         """The given example's, fitted once."""

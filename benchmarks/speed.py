@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from segic.model import SEGIC
+from segic_vos.fovea import fitting_size, wanted_tokens
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.prompts import video_meta
+from segic_vos.quality import SIZES
 from segic_vos.records import RecordWriter
 from segic_vos.session import VideoSession
 from segic_vos.sinks import MaskWriter, OverlayWriter
@@ -39,17 +41,26 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure. dtype: of its backbone. operations: of its backbone for one frame."""
+    """A model to measure. dtype: of its backbone. operations: of its backbone for one frame. foveated: frames are seen
+    at its size only around the objects.
+    """
 
     model: SEGIC
     dtype: torch.dtype
     operations: int
+    foveated: bool = False
 
     @classmethod
     def of(cls, model: SEGIC, frame: tuple[int, int]) -> "Subject":
         """For frames of (height, width) pixels. The backbone runs twice for it: nobody else knows these facts."""
         patch = torch.zeros(1, 3, model.backbone.stride, model.backbone.stride, device=model.device)
         return cls(model, model.backbone(patch).dtype, backbone_operations(model, frame))
+
+    def fitted(self, labels: NDArray[np.int32], tokens: int) -> "Subject":
+        """The same model at the size at which frames with masks such as `labels` take at most so many tokens."""
+        model = self.model.at_size(fitting_size(self.model, labels, SIZES, tokens))
+        fine = wanted_tokens(model, labels)
+        return Subject(model, self.dtype, backbone_operations(model, (labels.shape[0], labels.shape[1]), fine), True)
 
 
 def measure_cell(
@@ -72,7 +83,7 @@ def measure_cell(
     start = next(clip.frames(1)).index
 
     def run_segic(folder: Path, count: int) -> Timings:
-        session = VideoSession(model, meta=meta)
+        session = VideoSession(model, meta=meta, foveated=subject.foveated)
         try:
             return run_pipeline(
                 clip.frames(count),
@@ -81,6 +92,7 @@ def measure_cell(
                 _sinks(folder, clip, overlay),
                 annotation_of=lambda frame: clip.first if frame.index == start else None,
                 batch=cell.batch,
+                foveated=subject.foveated,
                 note=note,
             )
         except Stopped as stopped:

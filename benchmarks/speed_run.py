@@ -29,7 +29,8 @@ class SpeedPlan:
 
     sizes: of the model, None for its own. objects: on a given clip None for all of its first mask. video, masks: the
     clip, None for one made of `objects` moving objects with pictures of `frame` (height, width) pixels. frames: how
-    many of them at most. published: run the published procedure too, in turns.
+    many of them at most. published: run the published procedure too, in turns, at the model's own size. tokens: of a
+    foveated frame, from which segic's size follows; None for whole frames.
     """
 
     sizes: tuple[int | None, ...] = (None,)
@@ -42,6 +43,7 @@ class SpeedPlan:
     frames: int = 24
     repeat: int = 3
     published: bool = False
+    tokens: int | None = None
     overlay: bool = False
 
     @property
@@ -82,15 +84,16 @@ def measure_speed(
                 if plan.published and twin is None:
                     twin = Subject.of(published_model(model, frame), frame)
                 for clip in clips.values():
+                    fitted = subject if plan.tokens is None else subject.fitted(clip.first.labels, plan.tokens)
                     for batch in plan.batches:
                         cell = Cell(len(clip.first.ids), size, dtype, batch)
                         results.append(
                             measure_cell(
-                                subject, clip, cell, repeat=plan.repeat, twin=twin, overlay=plan.overlay, note=remember
+                                fitted, clip, cell, repeat=plan.repeat, twin=twin, overlay=plan.overlay, note=remember
                             )
                         )
                         progress(f"{cell.objects} objects, {dtype}, batch {batch}")
-                del model, subject
+                del model, subject, fitted
     settings = {
         **asdict(plan),
         **described,

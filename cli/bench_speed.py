@@ -66,6 +66,11 @@ def _size(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[in
     "--clip-size", "frame", callback=_size, default="854x480", show_default=True, help="Pictures of the made clip."
 )
 @click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each procedure.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    help="See frames at full resolution around the objects only, at the size that so many tokens allow.",
+)
 @click.option("--against", type=click.Choice(["published"]), help="Run the published procedure too, in turns.")
 @click.option("--overlay", is_flag=True, help="Write overlay videos too, in both procedures.")
 @click.option("--model", default="segic-s", show_default=True, help="A named model; `segic models list` has all.")
@@ -93,6 +98,8 @@ def speed(as_json: bool, quiet: bool, out: Path, against: str | None, **options:
     video, masks = options["video"], options["masks"]
     if (video is None) != (masks is None):
         raise UsageError("--video and --masks belong together; without both, a clip is made")
+    if options["tokens"] is not None and options["sizes"] is not None:
+        raise UsageError("--tokens and --size exclude each other: the size is the one that the tokens allow")
     plan = SpeedPlan(
         sizes=options["sizes"] or (None,),
         objects=options["objects"] or ((2,) if video is None else (None,)),
@@ -104,6 +111,7 @@ def speed(as_json: bool, quiet: bool, out: Path, against: str | None, **options:
         frames=options["frames"],
         repeat=options["repeat"],
         published=against == "published",
+        tokens=options["tokens"],
         overlay=options["overlay"],
     )
     with progress_bar(plan.count, "cell", quiet) as progress:

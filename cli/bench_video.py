@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -23,12 +23,14 @@ from .bench_options import (
     show_unfinished,
     stacked,
 )
-from .model_options import model_options
+from .model_options import ModelChoice, model_options
+from .quality_options import quality_options, sized
 
 if TYPE_CHECKING:
     from segic_benchmarks.follow import Follow
     from segic_benchmarks.result import Result
     from segic_benchmarks.shards import Shard
+    from segic_vos.quality import Quality
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T", covariant=True)
@@ -42,7 +44,9 @@ def video_options(unit: str, *own: Callable[[F], F]) -> Callable[[F], F]:
         type=click.Path(path_type=Path),
         help=f"Run no model: score the palette PNGs RESULTS/{unit.upper()}/FRAME.png, made by anyone.",
     )
-    return stacked([data_option, *own, sequences, results, out_option, model_options, shard_option, show_options])
+    return stacked(
+        [data_option, *own, sequences, results, out_option, quality_options, model_options, shard_option, show_options]
+    )
 
 
 class VideoBenchmark(Protocol[T]):
@@ -85,6 +89,8 @@ def measure(
     shard: str | None,
     as_json: bool,
     quiet: bool,
+    quality: Quality | None,
+    fovea: bool | None,
     **model: Any,
 ) -> None:
     """Run the model, or score `results`, and show what came of it. conclude: makes a result of a finished run."""
@@ -95,9 +101,11 @@ def measure(
 
         part = shard_of(shard)
         out = out or Path("segic_bench") / bench.name
-        segic, description = load_model(**model)
+        choice, chosen = sized(ModelChoice(**model), quality, fovea, everywhere=True)
+        segic, description = load_model(**asdict(choice))
+        description = {**description, "tokens": chosen.tokens}  # None: frames are seen whole
         with progress_bar(len(part.select(work.items)), work.unit, quiet) as progress:
-            follow = following(segic, note=lambda text: click.echo(text, err=True))
+            follow = following(segic, tokens=chosen.tokens, note=lambda text: click.echo(text, err=True))
             finished = bench.run(follow, out, {**description, **work.settings}, shard=part, progress=progress)
         if finished is None:
             show_unfinished(out, part)

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segic.errors import SegicError, UsageError
-from segic_vos.quality import NAMES, describe_qualities
 
 from .clips import ClipPaths, clip_paths
 from .lazy import INTERRUPTED, Failure, wants_traceback
 from .model_options import ModelChoice, load, model_options
-from .models import DEFAULT as DEFAULT_MODEL
 from .progress import Talker, stoppable, verbosity_options
+from .quality_options import quality_options, sized
 from .vos_clip import closing_lines, failed_as_dict, follow_clip
 from .workers import Share, gpus_for, run_workers
 
 if TYPE_CHECKING:
     from segic_vos.choices import Choices
     from segic_vos.job import Clip
-    from segic_vos.quality import SizeChoice
 
 _ARGUMENTS = "segic_cli.vos_arguments"  # key of click's context-wide notes
 
@@ -87,12 +85,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     help="Choose --batch so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a CPU of this "
     "process's.",
 )
-@click.option(
-    "--quality",
-    type=click.Choice(NAMES),
-    help=f"Choose --size by what was measured. {DEFAULT_MODEL}: {describe_qualities(DEFAULT_MODEL)}.  [default: best "
-    "on CUDA devices, else balanced]",
-)
+@quality_options
 @model_options
 @verbosity_options
 @click.option("--json", "as_json", is_flag=True, help="Print each clip's summary as one line of JSON.")
@@ -106,7 +99,9 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     """
     share = Share.from_environment()
     talker = Talker(quiet=options["quiet"] or options["as_json"], verbose=options["verbose"], bars=share.world == 1)
-    choice, chosen = _model_choice(options, share)
+    choice = ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__})
+    choice = replace(choice, device=share.device(choice.device))
+    choice, chosen = sized(choice, options["quality"], options["fovea"])
     paths = clip_paths(options["videos"], options["masks"], options["out"])
     clips = [(each, _open(each, options)) for each in share.take(paths)]
     gpus = gpus_for(options["device"], len(paths)) if share.world == 1 else 1
@@ -139,23 +134,6 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     share.wait_for_others(failed=bool(statuses))
     if statuses:
         raise Failure(f"{len(statuses)} of {len(clips)} clips failed", max(statuses))
-
-
-def _model_choice(options: dict[str, Any], share: Share) -> tuple[ModelChoice, SizeChoice]:
-    """Which model, where and at which size; and how the size came about."""
-    from segic.devices import choose_device
-    from segic_vos.quality import choose_size
-
-    choice = ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__})
-    choice = replace(choice, device=share.device(choice.device))
-    chosen = choose_size(
-        choice.model,
-        quality=options["quality"],
-        size=choice.size,
-        own_weights=choice.weights is not None,
-        device=choose_device(choice.device).type,
-    )
-    return replace(choice, size=chosen.size), chosen
 
 
 class _Announcer:

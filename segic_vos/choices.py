@@ -14,15 +14,17 @@ from segic_vos.quality import SizeChoice
 
 @dataclass(frozen=True)
 class Choices:
-    """size: pixels; quality: its name, if it has one; size_by: what decided it. device: as torch names it;
-    device_name: as its maker does. threads: of torch, None on a GPU. precision: of the backbone. batch: frames that go
-    through it together; batch_by: what decided that, "" by default.
+    """size: pixels; quality: its name, if it has one; size_by: what decided it. foveated: that size is only that of
+    what is around the objects. device: as torch names it; device_name: as its maker does. threads: of torch, None on a
+    GPU. precision: of the backbone. batch: frames that go through it together; batch_by: what decided that, "" by
+    default.
     """
 
     model: str
     size: int
     quality: str | None
     size_by: str
+    foveated: bool
     device: str
     device_name: str
     threads: int | None
@@ -39,6 +41,7 @@ class Choices:
         precision: torch.dtype,
         *,
         chosen: SizeChoice | None = None,
+        foveated: bool = False,
         batch: int,
         batch_by: str = "",
     ) -> Choices:
@@ -48,6 +51,7 @@ class Choices:
             size=size,
             quality=chosen.quality if chosen else None,
             size_by=chosen.why if chosen else "",
+            foveated=foveated,
             device=str(device),
             device_name=device_name(device),
             threads=torch.get_num_threads() if device.type == "cpu" else None,
@@ -62,10 +66,14 @@ class Choices:
 
     def __str__(self) -> str:
         size = f"{self.quality}, {self.size} px" if self.quality else f"{self.size} px"
+        if self.foveated:
+            size += " around the objects"
         why = f" ({self.size_by})" if self.size_by else ""
         threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
-        batch = f"batch {self.batch}" + (f" ({self.batch_by})" if self.batch_by else "")
-        return f"{self.model}: {size}{why}; {self.device_name}{threads}, {self.precision}, {batch}"
+        batch = f", batch {self.batch}" + (f" ({self.batch_by})" if self.batch_by else "")
+        if self.foveated:  # one by one
+            batch = ""
+        return f"{self.model}: {size}{why}; {self.device_name}{threads}, {self.precision}{batch}"
 
 
 def device_name(device: torch.device) -> str:

@@ -3,6 +3,7 @@
 The backbone's features do not depend on masks, so they are computed ahead, several frames at a time. On a GPU that
 happens in a thread of its own; on a CPU backbone and mask decoder would only take each other's cores, so there they
 take turns, and decoding and writing overlap with both. Queues are bounded: memory does not grow with the clip.
+Foveated frames wait for the masks before them: each is encoded by itself, when its turn comes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, free_cached, is_out_of_memory
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
@@ -21,7 +24,9 @@ from segic_vos.timings import StageClock, Timings
 
 
 class Follower(Protocol):
-    """The part of `VideoSession` that the pipeline calls."""
+    """The part of `VideoSession` that the pipeline calls; `encode` for foveated frames only."""
+
+    def encode(self, pixels: NDArray[np.uint8], /, *, whole: bool) -> Any: ...
 
     def step_encoded(self, encoded: Any, annotation: Annotation | None = None, /) -> FrameResult: ...
 
@@ -54,13 +59,15 @@ def run_pipeline(
     *,
     annotation_of: Callable[[Frame], Annotation | None] = lambda _: None,
     batch: int = 4,
+    foveated: bool = False,
     on_result: Callable[[Frame, FrameResult], None] = lambda _frame, _result: None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Timings:
     """Follow the objects through `frames` and hand every result to every sink, in order; then close the sinks.
 
     annotation_of: the person's mask of a frame, asked for in the main thread. on_result: called there after each frame.
-    batch: frames that go through the backbone together, halved where memory runs out (`note` is told).
+    batch: frames that go through the backbone together, halved where memory runs out (`note` is told). foveated: the
+    session encodes the frames, one by one.
 
     Raises: `Stopped`, whose cause is the first error anywhere, KeyboardInterrupt included. By then the results of all
     frames before it are written, as far as the sinks can, and every thread has ended.
@@ -70,12 +77,17 @@ def run_pipeline(
     start = time.perf_counter()
     decoded = Ahead(_timed(frames, clocks.decode), depth=2 * batch, name="decode")
     limit = BatchLimit(batch, note)
-    encoded: Iterable[tuple[Frame, Any]] = encode_in_batches(decoded, model, limit, clocks.backbone)
-    ahead = Ahead(encoded, depth=batch, name="backbone") if model.device.type != "cpu" else None
+    encoded: Iterable[tuple[Frame, Any]] = ((frame, None) for frame in decoded)
+    if not foveated:
+        encoded = encode_in_batches(decoded, model, limit, clocks.backbone)
+    ahead = Ahead(encoded, depth=batch, name="backbone") if model.device.type != "cpu" and not foveated else None
     writers = [Behind(sink, depth=8, on_busy=clocks.write.add) for sink in sinks]
     try:
         for frame, features in ahead or encoded:
             annotation = annotation_of(frame)
+            if foveated:
+                with clocks.backbone.running():
+                    features = session.encode(frame.pixels, whole=annotation is not None)
             with clocks.masks.running():
                 result = _step(session, features, annotation, limit, model.device)
             for writer in writers:

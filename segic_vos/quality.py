@@ -17,18 +17,20 @@ NAMES: tuple[Quality, ...] = get_args(Quality)
 
 @dataclass(frozen=True)
 class Setting:
-    """size: pixels, as `ModelConfig.size`. jf: mean J&F in percent on eight DAVIS-2016 train sequences (README). crowd:
+    """size: pixels, as `ModelConfig.size`. tokens: at most so many a foveated frame, which then has the largest of
+    SIZES that they allow. jf: mean J&F in percent on eight DAVIS-2016 train sequences (README). crowd:
     J&F on a clip of seven small objects (432x240). speed: frames a second of the whole pipeline relative to
     "balanced", one object, on two CPU cores. None: not measured.
     """
 
     size: int
+    tokens: int
     jf: float | None = None
     crowd: float | None = None
     speed: float | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.size} px"]
+        parts = [f"{self.size} px, or {self.tokens} tokens"]
         if self.jf is not None:
             parts.append(f"J&F {self.jf:.1f}")
         if self.crowd is not None:
@@ -38,12 +40,14 @@ class Setting:
         return ", ".join(parts)
 
 
+SIZES = (336, 392, 476, 560, 672)  # of foveated frames
+
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, jf=80.3, crowd=55.8, speed=2.7),
-        "balanced": Setting(476, jf=87.3, crowd=60.5, speed=1.0),
-        "best": Setting(672, jf=86.5, crowd=64.7, speed=0.3),
+        "fast": Setting(336, 1150, jf=80.3, crowd=55.8, speed=2.7),
+        "balanced": Setting(476, 2300, jf=87.3, crowd=60.5, speed=1.0),
+        "best": Setting(672, 4200, jf=86.5, crowd=64.7, speed=0.3),
     },
 }
 
@@ -51,12 +55,14 @@ QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
 @dataclass(frozen=True)
 class SizeChoice:
     """size: None for the model's own. quality: None where a size was given, or none is known for the model. why: what
-    decided, in words that follow the value: "--quality", "the default on a CPU".
+    decided, in words that follow the value: "--quality", "the default on a CPU". tokens: what a foveated frame may
+    have, from which its size follows; None for frames that are seen whole, at `size`.
     """
 
     size: int | None
     quality: Quality | None
     why: str
+    tokens: int | None = None
 
 
 def choose_size(
@@ -66,18 +72,22 @@ def choose_size(
     size: int | None = None,
     own_weights: bool = False,
     device: str = "cpu",
+    fovea: bool | None = None,
 ) -> SizeChoice:
     """The size to run `model` at.
 
     own_weights: the decoder is the user's, and knows its own size. device: its type ("cpu", "cuda", "mps"). Where
     nothing is asked for, CUDA devices take the best quality, since they have the speed to spare, and others the
-    balanced one.
-    Raises UsageError where both are given, and for a model without measured sizes.
+    balanced one. fovea: whether a quality's frames are foveated; None for on CPUs only, since GPUs would rather have
+    frames encoded ahead.
+    Raises UsageError where both are given, for a model without measured sizes, and for a fovea beside a size.
     """
     if quality is not None and size is not None:
         raise UsageError(f"--quality {quality} and --size {size} exclude each other: a quality is a size")
     known = QUALITIES.get(model)
     if size is not None:
+        if fovea:
+            raise UsageError(f"--fovea and --size {size} exclude each other: foveated frames have the size that fits")
         return SizeChoice(size, None, "--size")
     if quality is not None:
         if known is None:
@@ -85,11 +95,20 @@ def choose_size(
                 f"--quality {quality}: no sizes are measured for the model {model}, only for {', '.join(QUALITIES)}; "
                 "give --size instead"
             )
-        return SizeChoice(known[quality].size, quality, "--quality")
+        return _of(known, quality, "--quality", device, fovea)
     if known is None or own_weights:
+        if fovea:
+            raise UsageError(f"--fovea: no sizes are measured for these weights, only for {', '.join(QUALITIES)}")
         return SizeChoice(None, None, "the model's own")
     default: Quality = "best" if device == "cuda" else "balanced"
-    return SizeChoice(known[default].size, default, f"the default on {'a CPU' if device == 'cpu' else device.upper()}")
+    why = f"the default on {'a CPU' if device == 'cpu' else device.upper()}"
+    return _of(known, default, why, device, fovea)
+
+
+def _of(known: Mapping[Quality, Setting], quality: Quality, why: str, device: str, fovea: bool | None) -> SizeChoice:
+    setting = known[quality]
+    foveated = device == "cpu" if fovea is None else fovea
+    return SizeChoice(setting.size, quality, why, setting.tokens if foveated else None)
 
 
 def describe_qualities(model: str) -> str:

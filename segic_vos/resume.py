@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import SegicError, UsageError
-from segic.images import to_batch
-from segic_vos.batches import Encoder
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.outputs import Outputs
 from segic_vos.pipeline import Follower
@@ -29,7 +27,7 @@ from segic_vos.records import FrameRecord, read_records
 
 # Settings that decide what the masks are. Device, batch and the like may change in between.
 _DECISIVE = ("video", "masks", "mask_form", "start", "end", "every", "decoder")
-_DECISIVE_MODEL = ("name", "size", "weights")
+_DECISIVE_MODEL = ("name", "size", "foveated", "weights")
 
 
 class Resumable(Follower, Protocol):
@@ -77,7 +75,6 @@ def replay(
     finished: Finished,
     outputs: Outputs,
     *,
-    model: Encoder,
     session: Resumable,
     recent: int,
     annotation_of: Callable[[Frame], Annotation | None],
@@ -100,9 +97,9 @@ def replay(
         labels = read_labels(mask_path(outputs, frame.name))
         annotation = annotation_of(frame)
         if annotation is not None:
-            session.step_encoded(_encode(model, frame), annotation)
-        elif position >= finished.frames - recent:
-            session.remember(_encode(model, frame), labels)
+            session.step_encoded(session.encode(frame.pixels, whole=True), annotation)
+        elif position >= finished.frames - recent - 1:  # one more, from whose masks follows what the next one sees
+            session.remember(session.encode(frame.pixels, whole=False), labels)
         result = FrameResult(labels, tuple(sorted(record.areas)), record.scores, record.given)
         for sink in sinks:
             sink.write(frame, result)
@@ -121,7 +118,3 @@ def read_labels(path: Path) -> NDArray[np.int32]:
             return np.asarray(image).astype(np.int32)
     except (OSError, ValueError) as error:
         raise SegicError(f"{path} cannot be read: {error}; delete it and use --resume again") from error
-
-
-def _encode(model: Encoder, frame: Frame) -> Any:
-    return model.encode(to_batch(frame.pixels))[0]

@@ -17,14 +17,14 @@ import torch
 
 from segic.canvas import Canvas
 from segic.config import ModelConfig
-from segic.errors import SegicError
+from segic.errors import SegicError, UsageError
 from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
 from segic_vos.memory import DEFAULT_BATCH, Workload, choose_batch
 from segic_vos.pipeline import Stopped, run_pipeline
-from segic_vos.quality import SizeChoice
+from segic_vos.quality import SIZES, SizeChoice
 from segic_vos.records import FrameRecord, RecordWriter, Statistics
 from segic_vos.resume import Finished, Resumable, finished_frames, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
@@ -74,30 +74,28 @@ def run_clip(
     note: Note = lambda _: None,
     chosen: SizeChoice | None = None,
     on_choices: Callable[[Choices], None] = lambda _: None,
-    make_session: Callable[[VideoModel, bool], Resumable] | None = None,
+    make_session: Callable[[VideoModel, bool, bool], Resumable] | None = None,
 ) -> RunSummary:
     """Follow the clip's objects to its end and write everything that its job asks for.
 
     on_result: called after every frame, those of an earlier run included. note: told in words of what is odd in the
     input. chosen: how the model's size came about, for the summary. on_choices: told what the run works with, before
-    the first frame. make_session: (model, with probabilities) to a session; `VideoSession` where None.
+    the first frame. make_session: (model, with probabilities, foveated) to a session; `VideoSession` where None.
 
     Raises: UsageError before anything is written, where the request cannot be carried out; `ClipStopped` where the run
     ended early (a truncated video, a full disk, Ctrl-C): the frames before are written, and the summary too.
     """
-    described = describe_model(model.name, model.config, model.device, model.precision, model.files)
-    talk = _Talk(on_result, note, on_choices)
-    return _Run(clip, model, described, chosen, talk, (make_session or _video_session)(model, clip.job.soft)).run()
+    return _Run(clip, model, chosen, _Talk(on_result, note, on_choices), make_session or _video_session).run()
 
 
-def _video_session(model: VideoModel, probabilities: bool) -> Resumable:
+def _video_session(model: VideoModel, probabilities: bool, foveated: bool) -> Resumable:
     from segic.model import SEGIC
     from segic_vos.prompts import video_meta
     from segic_vos.session import VideoSession
 
     if not isinstance(model, SEGIC):
         raise TypeError(f"{type(model).__name__} is no SEGIC model: pass make_session too")
-    return VideoSession(model, probabilities=probabilities, meta=video_meta(model))
+    return VideoSession(model, probabilities=probabilities, meta=video_meta(model), foveated=foveated)
 
 
 @dataclass(frozen=True)
@@ -130,18 +128,17 @@ class _Run:
         self,
         clip: Clip,
         model: VideoModel,
-        described: Mapping[str, Any],
         chosen: SizeChoice | None,
         talk: _Talk,
-        session: Resumable,
+        make_session: Callable[[VideoModel, bool, bool], Resumable],
     ) -> None:
         self._clip, self._job, self._outputs = clip, clip.job, clip.outputs
-        self._model, self._session = model, session
+        self._model, self._chosen, self._make_session = model, chosen, make_session
         self._talk = talk
         self._notes: list[str] = []
         self._told_of_masks = 0
-        self._described = described
-        self._chosen = chosen
+        self._foveated = False
+        self._described: dict[str, Any] = {}
         self._choices: Choices | None = None
         self._first: int | None = None
         self._palette: bytes | None = None
@@ -150,22 +147,30 @@ class _Run:
 
     def run(self) -> RunSummary:
         job, outputs = self._job, self._outputs
-        finished = Finished()
-        if job.existing == "resume":
-            finished = finished_frames(outputs, job.settings(), self._described)
-            if finished.complete and all(path.exists() for path in self._written().values()):
-                self._note("the earlier run is complete: nothing is left to do")
-                return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
-        if job.soft and not all(self._has_soft(record) for record in finished.records(outputs)):
-            self._note("--resume: soft masks are written from here on; finished frames of the earlier run have none")
         with source_warnings(self._note):
-            frames = self._checked_frames()
+            frames = iter(self._clip.source)
+            first, masks = self._opening(frames)
+            frames = chain([first], frames)
+            self._look(first, masks)
+            finished = Finished()
+            if job.existing == "resume":
+                finished = finished_frames(outputs, job.settings(), self._described)
+                if finished.complete and all(path.exists() for path in self._written().values()):
+                    self._note("the earlier run is complete: nothing is left to do")
+                    return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
+            if job.soft and not all(self._has_soft(record) for record in finished.records(outputs)):
+                self._note(
+                    "--resume: soft masks are written from here on; finished frames of the earlier run have none"
+                )
+            session = self._make_session(self._model, job.soft, self._foveated)
+            self._choices = self._choose(first.size, len(masks.ids) if masks is not None else 1)
+            self._talk.choices(self._choices)
             outputs.create(job.existing)
             sinks = self._open_sinks(finished)
             statistics = sinks.records.statistics
             outputs.write_summary(self._summary("running", Timings(), statistics, finished).as_dict())
             try:
-                timings = self._follow(frames, finished, sinks)
+                timings = self._follow(frames, session, finished, sinks)
             except Stopped as stopped:
                 cause = stopped.__cause__
                 error = self._stopped(stopped, statistics, finished)
@@ -190,15 +195,14 @@ class _Run:
             further=(ProbabilityWriter(outputs.soft),) if job.soft else (),
         )
 
-    def _follow(self, frames: Iterator[Frame], finished: Finished, sinks: _Sinks) -> Timings:
+    def _follow(self, frames: Iterator[Frame], session: Resumable, finished: Finished, sinks: _Sinks) -> Timings:
         """Restore what is finished, then run the pipeline. Raises `Stopped` for errors in either."""
         try:
             replay(
                 frames,
                 finished,
                 self._outputs,
-                model=self._model,
-                session=self._session,
+                session=session,
                 recent=self._model.config.recent,
                 annotation_of=self._annotation,
                 sinks=sinks.anew,
@@ -212,38 +216,74 @@ class _Run:
         return run_pipeline(
             frames,
             self._model,
-            self._session,
+            session,
             sinks.all(),
             annotation_of=self._annotation,
             batch=self._choices.batch if self._choices else DEFAULT_BATCH,
+            foveated=self._foveated,
             on_result=self._talk.result,
             note=self._note,
         )
 
-    def _checked_frames(self) -> Iterator[Frame]:
-        """All frames. The first one and its mask are read at once: where they do not fit, nothing has been written."""
-        frames = iter(self._clip.source)
+    def _opening(self, frames: Iterator[Frame]) -> tuple[Frame, Annotation | None]:
+        """The first frame and its masks: where they do not fit, nothing has been written."""
         first = next(frames, None)
         if first is None:
             raise SegicError(f"{self._job.video}: no frame to work on")
         self._first = first.index
         annotation = self._annotation(first)
         self._palette = annotation.palette if annotation is not None else None
-        self._choose(first.size, len(annotation.ids) if annotation is not None else 1)
-        return chain([first], frames)
+        return first, annotation
 
-    def _choose(self, frame: tuple[int, int], objects: int) -> None:
+    def _look(self, first: Frame, masks: Annotation | None) -> None:
+        """Decides whether frames are foveated, and then at which size: by the first masks, where there are any."""
+        from segic.model import SEGIC
+
+        tokens = self._chosen.tokens if self._chosen is not None else None
+        model = self._model
+        if tokens is not None and isinstance(model, SEGIC):
+            from segic_vos.fovea import fitting_size
+
+            self._foveated = True
+            if masks is not None and masks.ids:
+                sizes = [size for size in SIZES if self._fits(model.at_size(size), first.size, len(masks.ids))]
+                self._model = model = model.at_size(fitting_size(model, masks.labels, sizes or SIZES[:1], tokens))
+            if self._job.batch is not None:
+                self._note(
+                    f"--batch {self._job.batch} has no effect: foveated frames go through the backbone one by one "
+                    "(--no-fovea: whole frames)"
+                )
+        self._described = describe_model(
+            model.name, model.config, model.device, model.precision, model.files, self._foveated
+        )
+
+    def _fits(self, model: VideoModel, frame: tuple[int, int], objects: int) -> bool:
+        """Whether one frame at a time is expected to fit into the job's memory."""
+        try:
+            self._batch_within(model, frame, objects)
+        except UsageError:
+            return False
+        return True
+
+    def _batch_within(self, model: VideoModel, frame: tuple[int, int], objects: int) -> int | None:
+        """How many frames fit into the job's memory together, None where that is not limited."""
+        if self._job.max_memory is None:
+            return None
+        work = Workload(model.config, model.precision, model.canvas(frame).padded, frame, objects)
+        return choose_batch(work, model.device, self._job.max_memory)
+
+    def _choose(self, frame: tuple[int, int], objects: int) -> Choices:
         """What this run works with. objects: as far as the first frame shows; masks of later frames may bring more."""
         job, model = self._job, self._model
         batch, why = job.batch or DEFAULT_BATCH, "--batch" if job.batch else ""
-        if job.max_memory is not None:
-            work = Workload(model.config, model.precision, model.canvas(frame).padded, frame, objects)
-            batch, why = choose_batch(work, model.device, job.max_memory), "--max-memory"
-        self._choices = Choices.of(
+        if (fitting := self._batch_within(model, frame, objects)) is not None:
+            batch, why = fitting, "--max-memory"
+        if self._foveated:
+            batch, why = 1, "foveated frames go one by one"
+        return Choices.of(
             model.name, model.config.size, model.device, model.precision,
-            chosen=self._chosen, batch=batch, batch_by=why,
+            chosen=self._chosen, foveated=self._foveated, batch=batch, batch_by=why,
         )  # fmt: skip
-        self._talk.choices(self._choices)
 
     def _annotation(self, frame: Frame) -> Annotation | None:
         found = self._clip.annotations.at(frame, first=frame.index == self._first)

@@ -9,13 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segic.carrying import SCALE
 from segic.errors import UsageError
 from segic.images import to_batch
-from segic.model import SEGIC, Encoded, owners
+from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.propagation import Context
+from segic_vos.fovea import around, fitting_size, last_seen
 from segic_vos.frames import Annotation, FrameResult
+from segic_vos.quality import QUALITIES, SIZES
 
 ABSENT = -10.0  # the logits of an object that is not there
+TOKENS = QUALITIES["segic-s"]["balanced"].tokens
+# What is larger than so many times its area of the last frame and so many tokens more must be certain.
+GROWTH, GROWN = 2.0, 10.0
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
 
 
@@ -37,16 +43,35 @@ class VideoSession:
 
     probabilities: results carry each object's soft mask as well.
     meta: (768,) text feature, for models that take text.
+    foveated: what is far from the objects' last masks is seen at half the resolution (`segic_vos.fovea`); frames can
+    then not be encoded ahead.
     """
 
-    def __init__(self, model: SEGIC, *, probabilities: bool = False, meta: Tensor | None = None):
+    def __init__(
+        self, model: SEGIC, *, probabilities: bool = False, meta: Tensor | None = None, foveated: bool = False
+    ):
+        if foveated and model.config.matching is None:
+            raise UsageError(f"{model.name or 'this model'} does not match densely, so its frames cannot be foveated")
         self.model = model
+        self.foveated = foveated
         self.probabilities = probabilities
         self.meta = meta
         self._ids: tuple[int, ...] = ()
         self._given: list[Context] = []
         self._recent: deque[Context] = deque(maxlen=max(1, model.config.recent))
         self._size: tuple[int, int] | None = None
+        self._last_seen: dict[int, Tensor] = {}
+
+    @classmethod
+    def close_to(
+        cls, model: SEGIC, labels: NDArray[np.int32], *, tokens: int = TOKENS, probabilities: bool = False,
+        meta: Tensor | None = None,
+    ) -> "VideoSession":  # fmt: skip
+        """A foveated session for objects such as in `labels`, (H, W) with 0 for background: at the largest of the
+        measured sizes at which a frame with these masks takes at most so many tokens.
+        """
+        fitted = model.at_size(fitting_size(model, labels, SIZES, tokens))
+        return cls(fitted, probabilities=probabilities, meta=meta, foveated=True)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -60,7 +85,16 @@ class VideoSession:
 
     def step(self, pixels: NDArray[np.uint8], annotation: Annotation | None = None) -> FrameResult:
         """The next frame, (H, W, 3) uint8 RGB, and its masks if a person gave some; see `step_encoded`."""
-        return self.step_encoded(self.model.encode(to_batch(pixels))[0], annotation)
+        return self.step_encoded(self.encode(pixels, whole=annotation is not None), annotation)
+
+    def encode(self, pixels: NDArray[np.uint8], *, whole: bool = True) -> Encoded:
+        """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are."""
+        fine = None
+        if self.foveated and not whole and self._recent:
+            self._last_seen = last_seen(self._last_seen, self._recent[-1])
+            covered = torch.stack(list(self._last_seen.values())).any(0)
+            fine = around(covered.view(self.model.grid((pixels.shape[0], pixels.shape[1]))))
+        return self.model.encode(to_batch(pixels), fine)[0]
 
     def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
         """The next frame, encoded.
@@ -85,7 +119,7 @@ class VideoSession:
                 image, self._given, tuple(self._recent), entities=self._ids, meta=self.meta, video=True
             )
             kept = [self._ids.index(i) for i in followed]
-            doubted = self._doubted(prediction.scores)[:, None, None]
+            doubted = self._doubted(prediction)[:, None, None]
             logits = prediction.logits.masked_fill(doubted, ABSENT)[kept]
             full = self.model.upsample(logits, image.canvas)
             labels = resolve(full, followed)
@@ -120,15 +154,20 @@ class VideoSession:
         masks = torch.from_numpy(np.stack([labels == i for i in ids]))
         return self.model.context(image, masks, ids)
 
-    def _doubted(self, scores: Tensor) -> Tensor:
-        """(N,) bool: which objects were not to be seen in the last frame and are not found with enough certainty now.
+    def _doubted(self, prediction: Prediction) -> Tensor:
+        """(N,) bool: which objects are much larger than in the last frame, or were not to be seen in it, and are not
+        found with enough certainty: where an object is hidden, something else is taken for it.
 
-        What is found of a lost object where there is none would teach the frames to come.
+        What is found in its place would teach the frames to come.
         """
         last = self._recent[-1]
-        seen = dict(zip(last.entities, last.present, strict=True))
-        lost = torch.tensor([not seen.get(i, False) for i in self._ids], device=scores.device)
-        return lost & (scores < self.model.config.reappear)
+        if not self.model.config.reappear or last.weights is None:
+            return torch.zeros_like(prediction.scores, dtype=torch.bool)
+        before = dict(zip(last.entities, last.weights.sum(1).tolist(), strict=True))
+        areas = (prediction.logits > 0).flatten(1).sum(1) / SCALE**2
+        known = torch.tensor([before.get(i, 0.0) for i in self._ids], device=areas.device)
+        larger = (areas > GROWTH * known + GROWN) | (known == 0)
+        return larger & (prediction.scores < self.model.config.reappear)
 
     def _check_size(self, image: Encoded) -> None:
         size = image.canvas.frame

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from segic_benchmarks.speed_result import SpeedReport, Spread
 from segic_benchmarks.speed_run import SpeedPlan, measure_speed
 from segic_cli.lazy import LazyCommand, RootGroup
 from segic_cli.model_options import LoadedModel, ModelChoice
+from segic_vos.quality import SIZES
 
 TINY = DinoV2Config("tiny", width=32, depth=2, heads=2)
 CONFIG = ModelConfig(
@@ -109,6 +111,19 @@ def test_operations_of_a_backbone() -> None:
     layer = 2 * tokens * 12 * 32**2 + 2 * 2 * tokens**2 * 32  # qkv, proj and MLP; then the attention's two products
     patches = 2 * (tokens - 1) * 3 * 14**2 * 32
     assert backbone_operations(model, (48, 64)) == 2 * layer + patches
+
+
+def test_foveated_frames_are_measured_at_the_size_that_fits() -> None:
+    """Another size than the whole frames of the published procedure, with fewer operations than it takes whole."""
+    plan = replace(PLAN, objects=(1,), frame=(96, 160), frames=3, repeat=1, tokens=900)
+    cell = measure_speed(plan, lambda size, dtype: tiny(size)).cells[0]
+    canvas = cell.segic.canvas
+    assert cell.published is not None
+    assert cell.published.canvas[0] < canvas[0]
+    whole = backbone_operations(
+        tiny(next(size for size in SIZES if tiny(size).canvas((96, 160)).padded == canvas)), (96, 160)
+    )
+    assert cell.segic.operations < whole
 
 
 def test_limits() -> None:

@@ -32,7 +32,7 @@ DENSE = ModelConfig(
     layers=(1, 2),
     size=112,
     canvas="frame",
-    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, place=True),
+    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, carry=2),
     residual=True,
     mixer=8,
     detail=8,

@@ -106,7 +106,7 @@ def program(monkeypatch, tmp_path, fake_model, colour_session_type):
 
     program = Program()
 
-    def make_session(model, probabilities):
+    def make_session(model, probabilities, foveated):
         session = colour_session_type()
         program.sessions.append(session)
         return Interrupting(session, *program.stop) if program.stop else session
@@ -490,7 +490,7 @@ class Slow(shared.ColourSession):
         return super().step_encoded(encoded, annotation)
 
 segic_cli.vos.load = lambda choice, progress: LoadedModel(shared.FakeModel(), {})
-segic_vos.run._video_session = lambda model, probabilities: Slow()
+segic_vos.run._video_session = lambda *_: Slow()
 main()
 """
     shared = Path(__file__).parents[1] / "conftest.py"

@@ -24,7 +24,7 @@ DENSE = ModelConfig(
     layers=(1, 2),
     size=84,
     canvas="frame",
-    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, place=True),
+    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, carry=2),
     residual=True,
     mixer=8,
     detail=8,
@@ -282,6 +282,36 @@ def test_what_was_lost_is_back_from_a_score_on(score, back):
     assert set(np.unique(result.labels)) == {2 if back else 1}  # the first one was never lost and needs no score
     assert result.scores == pytest.approx({1: 0.1, 2: score})
     assert session.state.recent[-1].present == ((False, True) if back else (True, False))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "score", "kept"),
+    [(10, 0.1, True), (17, 0.1, True), (27, 0.1, False), (27, 0.5, True)],
+    ids=["as it was", "little more", "much more", "certainly more"],
+)
+def test_an_object_that_suddenly_grows_must_be_certain(tokens, score, kept):
+    """Twice its area of 8 tokens and 10 more are allowed to anyone."""
+    model = build(replace(DENSE, reappear=0.4))
+    session = VideoSession(model)
+    frames = clip(3)
+    session.step(frames[0], two_blocks())
+    predict = model.predict
+
+    def predicted(area, score):
+        def made(target, *args, **kwargs):
+            real = predict(target, *args, **kwargs)
+            logits = torch.full_like(real.logits, -5.0)
+            logits[0].view(-1)[: 16 * area] = 5.0
+            return replace(real, logits=logits, scores=torch.tensor([score, 0.9]))
+
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "predict", predicted(8, 0.9))
+        session.step(frames[1])
+        patch.setattr(model, "predict", predicted(tokens, score))
+        session.step(frames[2])
+    assert session.state.recent[-1].present[0] == kept
 
 
 def test_id_without_pixels(model):

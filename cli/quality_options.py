@@ -1,0 +1,58 @@
+"""The options that choose how closely a model looks at a video, for the commands that follow objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from segic_vos.quality import NAMES, describe_qualities
+
+from .model_options import ModelChoice
+from .models import DEFAULT as DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from segic_vos.quality import Quality, SizeChoice
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def quality_options(function: F) -> F:
+    """Add --quality and --fovea."""
+    for option in (
+        click.option(
+            "--fovea/--no-fovea",
+            default=None,
+            help="See frames at full resolution only around the objects, and larger for it.  [default: on CPUs]",
+        ),
+        click.option(
+            "--quality",
+            type=click.Choice(NAMES),
+            help=f"Choose the size by what was measured. {DEFAULT_MODEL}: {describe_qualities(DEFAULT_MODEL)}.  "
+            "[default: best on CUDA devices, else balanced]",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def sized(
+    choice: ModelChoice, quality: Quality | None, fovea: bool | None, *, everywhere: bool = False
+) -> tuple[ModelChoice, SizeChoice]:
+    """The model at the size that the options ask for, and how that came about. everywhere: what is not asked for is as
+    on a CPU, whatever the device, so that figures can be compared.
+    """
+    from segic.devices import choose_device
+    from segic_vos.quality import choose_size
+
+    chosen = choose_size(
+        choice.model,
+        quality=quality,
+        size=choice.size,
+        own_weights=choice.weights is not None,
+        device="cpu" if everywhere else choose_device(choice.device).type,
+        fovea=fovea,
+    )
+    return replace(choice, size=chosen.size), chosen

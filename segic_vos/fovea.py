@@ -1,0 +1,56 @@
+"""Looking closely only where the objects are: tokens of two resolutions, and the size that a budget of tokens allows.
+
+Objects are near to where they were. A frame is seen at full resolution around their last masks and at half of it
+elsewhere, where four tokens become one. What that saves is spent on a larger picture, chosen once, by the first masks:
+so small objects are seen larger, and the backbone's cost depends less on what is followed. Frames with given masks are
+seen whole, and objects that grow take more tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from segic.backbones.fovea import fovea
+from segic.model import SEGIC
+from segic.propagation import Context
+
+MARGIN = 4  # tokens around an object that are seen at full resolution: how far it may go in a frame
+
+
+def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
+    """(h * w,) bool by entity: the tokens that it covers in the last frame, or where it is hidden, in the last that
+    showed it: there it is most likely to come back.
+    """
+    assert last.weights is not None
+    covered = last.weights > 0
+    shown = {key: mine for key, mine in zip(last.entities, covered, strict=True) if key not in before or mine.any()}
+    return {**before, **shown}
+
+
+def around(covered: Tensor) -> Tensor:
+    """(h, w) bool -> the same, with all that is at most MARGIN rows and columns away."""
+    return F.max_pool2d(covered[None, None].float(), 2 * MARGIN + 1, stride=1, padding=MARGIN)[0, 0] > 0
+
+
+def wanted_tokens(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
+    """(h, w) bool: tokens to be seen at full resolution after a frame with masks `labels`, (H, W), 0 for background."""
+    frame = (labels.shape[0], labels.shape[1])
+    masks = torch.from_numpy(labels != 0)[None].float().to(model.device)
+    return around(model.canvas(frame).cover(masks, model.grid(frame))[0] > 0)
+
+
+def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:
+    """Tokens of a frame after one with masks `labels`."""
+    return fovea(wanted_tokens(model, labels)).tokens
+
+
+def fitting_size(model: SEGIC, labels: NDArray[np.int32], sizes: Sequence[int], tokens: int) -> int:
+    """The largest of `sizes` at which a frame with masks such as `labels` takes at most `tokens`; else the smallest."""
+    fitting = [size for size in sizes if count_tokens(model.at_size(size), labels) <= tokens]
+    return max(fitting, default=min(sizes))

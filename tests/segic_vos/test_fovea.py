@@ -1,0 +1,261 @@
+"""Looking closely only where the objects are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segic.backbones.dinov2 import DinoV2, DinoV2Config
+from segic.config import InstructionConfig, MatchingConfig, ModelConfig
+from segic.decoder import Decoder
+from segic.errors import UsageError
+from segic.model import SEGIC
+from segic_benchmarks.follow import following
+from segic_vos import VideoSession, annotation
+from segic_vos.choices import Choices
+from segic_vos.fovea import MARGIN, around, count_tokens, fitting_size, wanted_tokens
+from segic_vos.frames import Frame, FrameResult
+from segic_vos.memory import Workload, choose_batch
+from segic_vos.quality import SIZES, SizeChoice
+from segic_vos.run import ClipJob, ClipStopped, open_clip, run_clip
+
+FRAME = (96, 160)
+TINY = DinoV2Config("tiny", width=32, depth=2, heads=2)
+DENSE = ModelConfig(
+    backbone="dinov2-s",  # in name only: memory is estimated by it
+    layers=(1, 2),
+    size=112,
+    canvas="frame",
+    matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, carry=2),
+    residual=True,
+    detail=8,
+    instructions=InstructionConfig(meta="constant"),
+)
+RELEASED = ModelConfig(backbone="tiny", size=112, instructions=InstructionConfig(meta="none"))
+
+
+def build(config: ModelConfig) -> SEGIC:
+    torch.manual_seed(0)
+    backbone = DinoV2(TINY, config.layers)
+    torch.nn.init.normal_(backbone.pos_embed, std=0.1)
+    return SEGIC(config, backbone, Decoder(config, backbone.width, backbone.width))
+
+
+@pytest.fixture
+def dense_model() -> SEGIC:
+    return build(DENSE)
+
+
+def clip(count: int) -> list[np.ndarray]:
+    """A bright square that moves over noise."""
+    noise = np.random.default_rng(0)
+    ground = noise.integers(0, 120, (*FRAME, 3), np.uint8)
+    out = []
+    for index in range(count):
+        frame = ground.copy()
+        frame[20:50, 30 + 4 * index : 60 + 4 * index] = 230
+        out.append(frame)
+    return out
+
+
+def first_mask() -> np.ndarray:
+    labels = np.zeros(FRAME, np.int32)
+    labels[20:50, 30:60] = 5
+    return labels
+
+
+def test_around_is_a_square_of_the_margin() -> None:
+    covered = torch.zeros(20, 30, dtype=torch.bool)
+    covered[2, 15] = True
+    found = around(covered)
+    assert found.sum() == (2 + MARGIN + 1) * (2 * MARGIN + 1)
+    assert found[0, 15 - MARGIN]
+    assert not found[0, 15 - MARGIN - 1]
+
+
+def test_the_size_is_the_largest_that_the_tokens_allow(dense_model: SEGIC) -> None:
+    labels = first_mask()
+    counts = {size: count_tokens(dense_model.at_size(size), labels) for size in (112, 168, 224, 336)}
+    assert list(counts.values()) == sorted(counts.values())
+    assert fitting_size(dense_model, labels, tuple(counts), counts[224]) == 224
+    assert fitting_size(dense_model, labels, tuple(counts), counts[336] - 1) == 224
+    assert fitting_size(dense_model, labels, tuple(counts), 1) == 112
+
+
+def test_small_objects_are_seen_larger(dense_model: SEGIC) -> None:
+    small, large = np.zeros(FRAME, np.int32), np.ones(FRAME, np.int32)
+    small[40:44, 60:66] = 1
+    sizes = (112, 224, 336, 448, 560)
+    tokens = count_tokens(dense_model.at_size(224), large)
+    assert fitting_size(dense_model, large, sizes, tokens) == 224
+    assert fitting_size(dense_model, small, sizes, tokens) > 224
+
+
+def test_a_model_of_another_size_shares_everything(dense_model: SEGIC) -> None:
+    other = dense_model.at_size(224)
+    assert other.config.size == 224
+    assert other.backbone is dense_model.backbone
+    assert other.decoder is dense_model.decoder
+    assert dense_model.at_size(dense_model.config.size) is dense_model
+
+
+def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = dense_model.at_size(224)
+    asked = []
+    encode = model.encode
+    monkeypatch.setattr(model, "encode", lambda images, fine=None: asked.append(fine) or encode(images, fine))
+    session = VideoSession(model, foveated=True)
+    frames = clip(4)
+    session.step(frames[0], annotation(first_mask()))
+    session.step(frames[1])
+    session.step(frames[2], annotation(first_mask()))
+    assert asked[0] is None
+    assert asked[2] is None
+    expected = around((session._given[0].weights > 0).any(0).view(model.grid(FRAME)))
+    assert torch.equal(asked[1], expected)
+    assert 0 < asked[1].sum() < asked[1].numel()
+
+
+def test_with_the_whole_frame_near_the_object_nothing_changes(dense_model: SEGIC) -> None:
+    """At 112 px every token is within the margin or in the same block as one that is."""
+    labels = np.full(FRAME, 3, np.int32)
+    labels[:10] = 0
+    plain, foveated = VideoSession(dense_model), VideoSession(dense_model, foveated=True)
+    for index, frame in enumerate(clip(3)):
+        given = annotation(labels) if index == 0 else None
+        one, two = plain.step(frame, given), foveated.step(frame, given)
+        if index == 1:
+            assert (one.labels == two.labels).mean() > 0.999
+
+
+def test_a_session_close_to_the_objects(dense_model: SEGIC) -> None:
+    labels = first_mask()
+    session = VideoSession.close_to(dense_model, labels, tokens=700)
+    assert session.foveated
+    assert count_tokens(session.model, labels) <= 700
+    assert session.model.config.size == fitting_size(dense_model, labels, SIZES, 700) > dense_model.config.size
+
+
+def test_who_is_hidden_is_looked_for_where_it_was(dense_model: SEGIC) -> None:
+    model = dense_model.at_size(224)
+    session = VideoSession(model, foveated=True)
+    frames = clip(3)
+    session.step(frames[0], annotation(first_mask()))
+    size = 4 * model.grid(FRAME)[0], 4 * model.grid(FRAME)[1]
+    for _ in range(2):
+        encoded = session.encode(frames[1], whole=False)
+        assert encoded.fovea is not None
+        fine = torch.zeros(model.grid(FRAME), dtype=torch.bool).flatten()
+        fine[encoded.fovea.fine] = True
+        assert fine.view(model.grid(FRAME))[wanted_tokens(model, first_mask())].all()
+        session._recent.append(model.remember(encoded, torch.full((1, *size), -10.0), [5]))  # gone
+
+
+def test_frames_before_any_mask(dense_model: SEGIC) -> None:
+    session = VideoSession(dense_model.at_size(224), foveated=True)
+    assert session.step(clip(1)[0]).ids == ()
+
+
+def test_models_without_dense_matching_refuse() -> None:
+    with pytest.raises(UsageError, match="does not match densely"):
+        VideoSession(build(RELEASED), foveated=True)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ClipJob:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for index, frame in enumerate(clip(6)):
+        Image.fromarray(frame).save(frames / f"{index:05d}.png")
+    Image.fromarray(first_mask().astype(np.uint8)).save(tmp_path / "first.png")
+    return ClipJob(frames, masks=str(tmp_path / "first.png"), out=tmp_path / "out", overlay=False)
+
+
+CHOSEN = SizeChoice(476, "balanced", "the default on a CPU", tokens=500)
+
+
+def masks_in(folder: Path) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(path)) for path in sorted((folder / "masks").glob("*.png"))])
+
+
+def test_a_run_looks_closely_and_says_so(dense_model: SEGIC, job: ClipJob) -> None:
+    said: list[Choices] = []
+    summary = run_clip(open_clip(job), dense_model, chosen=CHOSEN, on_choices=said.append)
+    size = fitting_size(dense_model, first_mask(), SIZES, 500)
+    assert size != dense_model.config.size
+    assert f"balanced, {size} px around the objects" in str(said[0])
+    assert summary.model["foveated"]
+    assert summary.model["size"] == summary.choices["size"] == size
+    session = VideoSession.close_to(dense_model, first_mask(), tokens=500)
+    for index, frame in enumerate(clip(6)):
+        given = annotation(first_mask()) if index == 0 else None
+        assert np.array_equal(session.step(frame, given).labels, masks_in(job.out)[index])
+
+
+def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, job: ClipJob) -> None:
+    run_clip(open_clip(replace(job, out=job.out / "whole")), dense_model, chosen=CHOSEN)
+    seen: list[str] = []
+
+    def stop(frame: Frame, _result: FrameResult) -> None:
+        seen.append(frame.name)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    stopped = replace(job, out=job.out / "stopped")
+    with pytest.raises(ClipStopped):
+        run_clip(open_clip(stopped), dense_model, chosen=CHOSEN, on_result=stop)
+    going_on = replace(stopped, existing="resume")
+    with pytest.raises(UsageError, match="foveated = True"):
+        run_clip(open_clip(going_on), dense_model.at_size(fitting_size(dense_model, first_mask(), SIZES, 500)))
+    assert run_clip(open_clip(going_on), dense_model, chosen=CHOSEN).resumed == 4
+    one, two = masks_in(job.out / "whole"), masks_in(job.out / "stopped")
+    assert (one == two).mean() > 0.99
+
+
+def test_memory_chooses_a_smaller_size(dense_model: SEGIC, job: ClipJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segic_vos.memory._used", lambda device: 0.0)
+    wanted = fitting_size(dense_model, first_mask(), SIZES, 1500)
+    limit = next(
+        limit
+        for limit in range(150_000_000, 2_000_000_000, 5_000_000)
+        if _Fits(dense_model, limit)(SIZES[0]) and not _Fits(dense_model, limit)(wanted)
+    )
+    small = replace(job, max_memory=limit)
+    summary = run_clip(open_clip(small), dense_model, chosen=replace(CHOSEN, tokens=1500))
+    assert SIZES[0] <= summary.choices["size"] < wanted
+
+
+class _Fits:
+    def __init__(self, model: SEGIC, limit: int) -> None:
+        self._model, self._limit = model, limit
+
+    def __call__(self, size: int) -> bool:
+        model = self._model.at_size(size)
+        work = Workload(model.config, model.precision, model.canvas(FRAME).padded, FRAME, 1)
+        try:
+            choose_batch(work, model.device, self._limit)
+        except UsageError:
+            return False
+        return True
+
+
+def test_a_batch_has_no_effect_and_a_note_says_so(dense_model: SEGIC, job: ClipJob) -> None:
+    notes: list[str] = []
+    run_clip(open_clip(replace(job, batch=3)), dense_model, chosen=CHOSEN, note=notes.append)
+    assert any("--batch 3 has no effect" in note for note in notes)
+
+
+def test_benchmarks_look_as_closely(dense_model: SEGIC) -> None:
+    frames = [Frame(index, f"{index:05d}", pixels) for index, pixels in enumerate(clip(4))]
+    follow = following(dense_model, tokens=500)
+    found = [r.labels for _, r in follow(frames, lambda f: annotation(first_mask()) if f.index == 0 else None)]
+    session = VideoSession.close_to(dense_model, first_mask(), tokens=500)
+    for index, frame in enumerate(frames):
+        given = annotation(first_mask()) if index == 0 else None
+        assert np.array_equal(session.step(frame.pixels, given).labels, found[index])
+    assert [r.ids for _, r in follow(frames, lambda f: annotation(first_mask()) if f.index == 2 else None)][1] == ()
