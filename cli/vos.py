@@ -76,14 +76,14 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Frames that go through the backbone together; halved where memory runs out.  [default: 4]",
+    help="Whole frames that go through the backbone together; halved where memory runs out.  [default: 4]",
 )
 @click.option(
     "--max-memory",
     metavar="SIZE",
     callback=_bytes,
-    help="Choose --batch so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a CPU of this "
-    "process's.",
+    help="Choose the size, or --batch, so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a "
+    "CPU of this process's.",
 )
 @quality_options
 @model_options

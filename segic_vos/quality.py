@@ -17,10 +17,10 @@ NAMES: tuple[Quality, ...] = get_args(Quality)
 
 @dataclass(frozen=True)
 class Setting:
-    """size: pixels, as `ModelConfig.size`. tokens: at most so many a foveated frame, which then has the largest of
-    SIZES that they allow. jf: mean J&F in percent on eight DAVIS-2016 train sequences (README). crowd:
-    J&F on a clip of seven small objects (432x240). speed: frames a second of the whole pipeline relative to
-    "balanced", one object, on two CPU cores. None: not measured.
+    """size: pixels of whole frames, as `ModelConfig.size`. tokens: at most so many a foveated frame by the first masks,
+    which gives the largest of SIZES that they allow. Measured foveated: jf, mean J&F in percent on eight DAVIS-2016
+    train sequences (README); crowd, J&F on a clip of seven small objects (432x240); speed, frames a second of the whole
+    pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
     """
 
     size: int
@@ -30,7 +30,7 @@ class Setting:
     speed: float | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.size} px, or {self.tokens} tokens"]
+        parts = [f"{self.tokens} tokens, or {self.size} px whole"]
         if self.jf is not None:
             parts.append(f"J&F {self.jf:.1f}")
         if self.crowd is not None:
@@ -45,9 +45,9 @@ SIZES = (336, 392, 476, 560, 672)  # of foveated frames
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, 1150, jf=80.3, crowd=55.8, speed=2.7),
-        "balanced": Setting(476, 2300, jf=87.3, crowd=60.5, speed=1.0),
-        "best": Setting(672, 4200, jf=86.5, crowd=64.7, speed=0.3),
+        "fast": Setting(336, 1150, jf=86.3, crowd=59.4, speed=2.4),
+        "balanced": Setting(476, 2300, jf=88.1, crowd=66.9, speed=1.0),
+        "best": Setting(672, 4200),
     },
 }
 
