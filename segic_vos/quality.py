@@ -47,7 +47,7 @@ QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
         "fast": Setting(336, 1150, jf=86.3, crowd=59.4, speed=2.4),
         "balanced": Setting(476, 2300, jf=88.1, crowd=66.9, speed=1.0),
-        "best": Setting(672, 4200),
+        "best": Setting(672, 4200, jf=88.1, crowd=66.9),
     },
 }
 

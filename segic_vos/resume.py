@@ -1,10 +1,10 @@
 """Go on with a run that was stopped.
 
 What the model carries from frame to frame is of constant size: the given masks and the last few frames with their
-masks. So of the finished frames only those are encoded again; their masks are read from the files that were written.
-The overlay and the RLE file are made anew from the mask files, which costs decoding but no model. The masks of the
-last frames are restored as written, without the model's own fractional certainty: a resumed run may differ in a few
-edge pixels from one that was never stopped.
+masks. So of the finished frames only those are encoded again, and the one before them, which says where to look
+closely; their masks are read from the files that were written. The overlay and the RLE file are made anew from the mask
+files, which costs decoding but no model. The masks of the last frames are restored as written, without the model's own
+fractional certainty: a resumed run may differ in a few edge pixels from one that was never stopped.
 """
 
 from __future__ import annotations

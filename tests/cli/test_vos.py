@@ -238,8 +238,8 @@ def test_resume_goes_on_where_the_run_stopped(program, clip, stopped_by):
     program.stop = None
     done = program("clip.mp4", "--masks", "first.png", "--out", "parts", "--rle", "--resume")
     assert done.exit_code == 0, done.output
-    # The last frame's masks were restored; they are not computed again.
-    assert len(program.sessions[-1].remembered) == 1
+    # The masks of the last frame, and of the one before it, were restored; they are not computed again.
+    assert len(program.sessions[-1].remembered) == 2
     summary = summary_of("parts")
     assert summary["resumed_frames"] == (11 if stopped_by == "kill" else 12)
     assert summary["frames"] == FRAMES
