@@ -58,7 +58,9 @@ def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mappin
     if earlier is None:
         return Finished()
     for kind, names, now in (("settings", _DECISIVE, settings), ("model", _DECISIVE_MODEL, model)):
-        before = earlier.get(kind) or {}
+        before = dict(earlier.get(kind) or {})
+        if kind == "model" and before:
+            before.setdefault("foveated", False)  # runs of earlier versions never were
         for name in names:
             if name in before and before[name] != now.get(name):
                 raise UsageError(

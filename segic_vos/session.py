@@ -90,7 +90,8 @@ class VideoSession:
     def encode(self, pixels: NDArray[np.uint8], *, whole: bool = True) -> Encoded:
         """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are."""
         fine = None
-        if self.foveated and not whole and self._recent:
+        # Where nobody is to be seen, somebody may come back anywhere.
+        if self.foveated and not whole and self._recent and any(self._recent[-1].present):
             self._last_seen = last_seen(self._last_seen, self._recent[-1])
             covered = torch.stack(list(self._last_seen.values())).any(0)
             fine = around(covered.view(self.model.grid((pixels.shape[0], pixels.shape[1]))))

@@ -96,7 +96,7 @@ _FILES = (
         origin="trained by this project",
         size_bytes=12_410_826,
         asset="segic-s.safetensors",
-        sha256="7111ff82b3b5a58788057839734226d7b12a21cbbf52c0f28da0204f3d41b222",
+        sha256="97f82131fed1dc7af701151a3cf2374630ac92b392017d58957895dbecb6cbcf",
         needs=("dinov2-s",),
     ),
     _released("segic-l-80k", "segic_dinov2_l_80kx12e.pth"),

@@ -141,19 +141,26 @@ def test_a_session_close_to_the_objects(dense_model: SEGIC) -> None:
     assert session.model.config.size == fitting_size(dense_model, labels, SIZES, 700) > dense_model.config.size
 
 
-def test_who_is_hidden_is_looked_for_where_it_was(dense_model: SEGIC) -> None:
+def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEGIC) -> None:
+    """Where it was while another is to be seen, everywhere when nobody is."""
     model = dense_model.at_size(224)
+    grid = model.grid(FRAME)
+    labels = first_mask()
+    labels[70:90, 120:150] = 7
     session = VideoSession(model, foveated=True)
     frames = clip(3)
-    session.step(frames[0], annotation(first_mask()))
-    size = 4 * model.grid(FRAME)[0], 4 * model.grid(FRAME)[1]
+    session.step(frames[0], annotation(labels))
+    only_second = torch.full((2, 4 * grid[0], 4 * grid[1]), -10.0)
+    only_second[1, -12:, -30:] = 10
     for _ in range(2):
         encoded = session.encode(frames[1], whole=False)
         assert encoded.fovea is not None
-        fine = torch.zeros(model.grid(FRAME), dtype=torch.bool).flatten()
+        fine = torch.zeros(grid, dtype=torch.bool).flatten()
         fine[encoded.fovea.fine] = True
-        assert fine.view(model.grid(FRAME))[wanted_tokens(model, first_mask())].all()
-        session._recent.append(model.remember(encoded, torch.full((1, *size), -10.0), [5]))  # gone
+        assert fine.view(grid)[wanted_tokens(model, first_mask())].all()
+        session._recent.append(model.remember(encoded, only_second, [5, 7]))
+    session._recent.append(model.remember(encoded, torch.full_like(only_second, -10.0), [5, 7]))
+    assert session.encode(frames[2], whole=False).fovea is None
 
 
 def test_frames_before_any_mask(dense_model: SEGIC) -> None:
