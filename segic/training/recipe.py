@@ -42,7 +42,7 @@ class Matching(Part):
     ridge: float | None = Field(default=None, ge=0)
     ridge_share: float | None = Field(default=None, gt=0, lt=1)
     width: int | None = Field(default=None, ge=0)
-    place: bool | None = None
+    carry: int | None = Field(default=None, ge=0)
 
 
 class Model(Part):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from segic.config import ModelConfig
+from segic.config import MatchingConfig, ModelConfig
 from segic.errors import UsageError
 from segic.presets import PRESETS
 from segic.training.composites import Composition
 from segic.training.optimizer import learning_rate
-from segic.training.recipe import Scenes
+from segic.training.recipe import Matching, Scenes
 from segic.training.recipe_file import difference, load_recipe, parse_recipe, recipe_names, recipe_text
 from segic.training.scenes import SceneMix
 
@@ -157,6 +157,13 @@ def test_scenes_have_one_set_of_defaults() -> None:
     """The recipe repeats them, so that reading one does not load what draws scenes."""
     assert SceneMix(**Scenes().model_dump() | {"composition": Composition()}) == SceneMix()
     assert Scenes().composition.model_dump() == asdict(Composition())
+
+
+def test_recipes_can_change_all_of_matching() -> None:
+    assert set(Matching.model_fields) == {part.name for part in fields(MatchingConfig)}
+    changed = load_recipe("segic-s", ("model.matching.carry=0",)).model.config().matching
+    assert changed is not None
+    assert changed.carry == 0
 
 
 def test_what_a_recipe_says_of_matching_changes_the_presets() -> None:
