@@ -44,8 +44,9 @@ def video_options(unit: str, *own: Callable[[F], F]) -> Callable[[F], F]:
         type=click.Path(path_type=Path),
         help=f"Run no model: score the palette PNGs RESULTS/{unit.upper()}/FRAME.png, made by anyone.",
     )
+    quality = quality_options(everywhere=True)
     return stacked(
-        [data_option, *own, sequences, results, out_option, quality_options, model_options, shard_option, show_options]
+        [data_option, *own, sequences, results, out_option, quality, model_options, shard_option, show_options]
     )
 
 

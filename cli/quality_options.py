@@ -19,23 +19,30 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def quality_options(function: F) -> F:
-    """Add --quality and --fovea."""
-    for option in (
-        click.option(
-            "--fovea/--no-fovea",
-            default=None,
-            help="See frames at full resolution only around the objects, and larger for it.  [default: on CPUs]",
-        ),
-        click.option(
-            "--quality",
-            type=click.Choice(NAMES),
-            help=f"Choose the size by what was measured. {DEFAULT_MODEL}: {describe_qualities(DEFAULT_MODEL)}.  "
-            "[default: best on CUDA devices, else balanced]",
-        ),
-    ):
-        function = option(function)
-    return function
+def quality_options(*, everywhere: bool = False) -> Callable[[F], F]:
+    """Adds --quality and --fovea. everywhere: as for `sized`."""
+    quality, fovea = "best on CUDA devices, else balanced", "on CPUs"
+    if everywhere:
+        quality, fovea = "balanced", "--fovea"
+
+    def decorate(function: F) -> F:
+        for option in (
+            click.option(
+                "--fovea/--no-fovea",
+                default=None,
+                help=f"See frames at full resolution only around the objects, and larger for it.  [default: {fovea}]",
+            ),
+            click.option(
+                "--quality",
+                type=click.Choice(NAMES),
+                help=f"Choose the size by what was measured. {DEFAULT_MODEL}: {describe_qualities(DEFAULT_MODEL)}.  "
+                f"[default: {quality}]",
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def sized(

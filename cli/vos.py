@@ -85,7 +85,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     help="Choose the size, or --batch, so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a "
     "CPU of this process's.",
 )
-@quality_options
+@quality_options()
 @model_options
 @verbosity_options
 @click.option("--json", "as_json", is_flag=True, help="Print each clip's summary as one line of JSON.")

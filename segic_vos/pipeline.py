@@ -24,7 +24,7 @@ from segic_vos.timings import StageClock, Timings
 
 
 class Follower(Protocol):
-    """The part of `VideoSession` that the pipeline calls; `encode` for foveated frames only."""
+    """The part of `VideoSession` that the pipeline calls. It leaves frames that are seen whole to the model."""
 
     def encode(self, pixels: NDArray[np.uint8], /, *, whole: bool) -> Any: ...
 

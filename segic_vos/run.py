@@ -253,9 +253,8 @@ class _Run:
                     f"--batch {self._job.batch} has no effect: foveated frames go through the backbone one by one "
                     "(--no-fovea: whole frames)"
                 )
-        self._described = describe_model(
-            model.name, model.config, model.device, model.precision, model.files, self._foveated
-        )
+        described = describe_model(model.name, model.config, model.device, model.precision, model.files)
+        self._described = {**described, "foveated": self._foveated}
 
     def _fits(self, model: VideoModel, frame: tuple[int, int], objects: int) -> bool:
         """Whether one frame at a time is expected to fit into the job's memory."""

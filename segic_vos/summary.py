@@ -73,21 +73,12 @@ class RunSummary:
 
 
 def describe_model(
-    name: str,
-    config: ModelConfig,
-    device: torch.device,
-    dtype: torch.dtype,
-    weight_files: Mapping[str, Path],
-    foveated: bool = False,
+    name: str, config: ModelConfig, device: torch.device, dtype: torch.dtype, weight_files: Mapping[str, Path]
 ) -> dict[str, Any]:
-    """A model in plain values: names, size, configuration, where it runs, and the hashes of its weight files.
-
-    foveated: it sees frames at that size only around the objects.
-    """
+    """A model in plain values: names, size, configuration, where it runs, and the hashes of its weight files."""
     return {
         "name": name,
         "size": config.size,
-        "foveated": foveated,
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),
         "weights": {part: {"file": path.name, "sha256": file_sha256(path)} for part, path in weight_files.items()},
