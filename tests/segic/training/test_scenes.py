@@ -140,10 +140,11 @@ def test_pasted_cutouts_are_exactly_where_the_labels_say(pools: Pools) -> None:
             if (labels > 0).sum() > 200:
                 seen = frame[..., 2] < 128
                 assert agreement(seen, labels > 0) > 0.95, seed
-                # What differs lies on the rim, where colour and background mix, or where the rims of two objects meet.
-                inner = cv2.erode((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-                outer = cv2.dilate((labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-                assert (inner & ~seen).sum() <= 1, seed
+                # What differs lies on the rim, where colour and background mix, as it does where the border cuts it.
+                inside = (labels > 0).astype(np.uint8)
+                inner = cv2.erode(inside, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+                outer = cv2.dilate(inside, np.ones((3, 3), np.uint8)) > 0
+                assert seen[inner].all(), seed
                 assert not seen[~outer].any(), seed
 
 
