@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from segic.backbones.fovea import Fovea
 from segic.model import SEGIC
 
 SECONDS = 0.2  # for each measurement
@@ -70,13 +70,13 @@ def synchronise(device: torch.device) -> None:
         torch.mps.synchronize()
 
 
-def backbone_operations(model: SEGIC, frame: tuple[int, int], fine: Tensor | None = None) -> int:
+def backbone_operations(model: SEGIC, frame: tuple[int, int], fovea: Fovea | None = None) -> int:
     """Operations of the backbone for one frame of (height, width) pixels: its matrix products and convolutions, counted
-    while it runs once. fine: (h, w) bool, of a foveated frame.
+    while it runs once. fovea: of a foveated frame.
     """
     canvas = model.canvas(frame)
     pixels = torch.zeros(1, 3, *canvas.padded, device=model.device)
     # The counter does not know every fused attention; spelled out it is two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.backbone(pixels, canvas.valid, fine)
+        model.backbone(pixels, canvas.valid, fovea)
     return int(counter.get_total_flops())

@@ -128,6 +128,11 @@ class SEGIC:
         """The backbone's, which decides speed; see `dtype` for the decoder's."""
         return self.backbone.dtype
 
+    @property
+    def _carry(self) -> int:
+        """How far carried masks may move, in tokens; 0 for models that do not carry any."""
+        return self.config.matching.carry if self.config.matching is not None else 0
+
     def at_size(self, size: int) -> "SEGIC":
         """The same model, with the same weights, that looks at pictures of another size."""
         if size == self.config.size:
@@ -157,11 +162,8 @@ class SEGIC:
             )
         canvas = self.canvas((images.shape[-2], images.shape[-1]))
         pixels = canvas.place(images.to(self.device))
-        if fine is None:
-            return self.encode_features(self.backbone(pixels, canvas.valid), canvas, pixels)
-        fine = fine.to(self.device)
-        encoded = self.encode_features(self.backbone(pixels, canvas.valid, fine), canvas, pixels)
-        layout = fovea(fine)
+        layout = None if fine is None else fovea(fine.to(self.device))
+        encoded = self.encode_features(self.backbone(pixels, canvas.valid, layout), canvas, pixels)
         return [replace(one, fovea=layout) for one in encoded]
 
     @torch.no_grad()
@@ -199,7 +201,8 @@ class SEGIC:
         """
         masks = masks.to(self.device).float()
         if self.config.matching is not None:
-            fine = image.canvas.cover(masks, (SCALE * image.grid[0], SCALE * image.grid[1]))
+            size = (SCALE * image.grid[0], SCALE * image.grid[1])
+            fine = image.canvas.cover(masks, size) if self._carry else None
             weights = image.canvas.cover(masks, image.grid)
             return self._with_target_model(self._context(image, weights, entities, fine))
         source = (masks.shape[-2], masks.shape[-1])
@@ -218,18 +221,19 @@ class SEGIC:
             return self._context(image, token_centres((full > 0).float(), image.grid), entities)
         best = logits.amax(0, keepdim=True)
         mine = (logits == best) & (logits > 0)
-        return self._context(image, coverage(mine, image.grid), entities, mine.float())
+        return self._context(image, coverage(mine, image.grid), entities, mine.float() if self._carry else None)
 
     def _context(
         self, image: Encoded, weights: Tensor, entities: Sequence[int], masks: Tensor | None = None
     ) -> Context:
-        """weights: (N, h, w) what each entity covers of the tokens; masks: (N, 4h, 4w) of the logits' pixels."""
+        """weights: (N, h, w) what each entity covers of the tokens. masks: (N, 4h, 4w) of the logits' pixels, where
+        they are carried.
+        """
         visual = mask_pool(image.features, weights[None])[0]
         present = tuple((weights.flatten(1).amax(1) > 0).tolist())
         if image.matching is None:
             return Context(tuple(entities), visual, present)
-        kept = masks if self.config.matching is not None and self.config.matching.carry else None
-        return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1), kept)
+        return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1), masks)
 
     def _with_target_model(self, context: Context) -> Context:
         matching = self.config.matching
@@ -321,10 +325,10 @@ class SEGIC:
 
     def _carried(self, target: Encoded, recent: Sequence[Context], entities: Sequence[int]) -> Tensor | None:
         """(1, N, 4h, 4w), or None for models that do not carry masks."""
-        if self.config.matching is None or not self.config.matching.carry:
+        if not self._carry:
             return None
         assert target.matching is not None
-        return carried_masks(target.matching, target.grid, recent, entities, self.config.matching.carry)[None]
+        return carried_masks(target.matching, target.grid, recent, entities, self._carry)[None]
 
     def _propagate(
         self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int]

@@ -5,6 +5,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from segic.backbones.fovea import Fovea
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -25,14 +27,14 @@ class Backbone(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
-    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fine: Tensor | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         """The features f of eq. 1.
 
         pixels: (B, 3, H, W) uint8 or floating point, RGB in 0..255; H and W are multiples of `stride`.
         valid:  (height, width) of the top-left part that holds the picture, the rest being padding; None for all of it.
                 Padding is zero after normalisation, whatever `pixels` holds there.
-        fine:   (H / stride, W / stride) bool, the features that must be computed at full resolution; of the others four
-                may share one (`segic.backbones.fovea`). None for all.
+        fovea:  which of the (H / stride, W / stride) features are computed at full resolution; of the others four share
+                one. None for all.
         Returns (B, C, H / stride, W / stride) in the backbone's dtype.
         """
         ...

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
-from segic.backbones.fovea import fovea
+from segic.backbones.fovea import Fovea
 
 PATCH = 14
 GRID = 37  # the position embedding's own grid: 518 / 14
@@ -204,13 +204,12 @@ class DinoV2(nn.Module):
         return out
 
     @torch.no_grad()
-    def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None, fine: Tensor | None = None) -> Tensor:
+    def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         picture = normalise(pixels, self.mean, self.std, valid, self.pos_embed.dtype)
         b, h, w = len(picture), picture.shape[2] // PATCH, picture.shape[3] // PATCH
         x = self._patches(picture)
-        layout = None if fine is None else fovea(fine)
-        if layout is not None:
-            x = torch.cat([x[:, layout.fine], self._coarse_patches(picture)[:, layout.coarse]], dim=1)
+        if fovea is not None:
+            x = torch.cat([x[:, fovea.fine], self._coarse_patches(picture)[:, fovea.coarse]], dim=1)
         special = [self.cls_token + self.pos_embed[:, :1]]
         if self.config.registers:
             special.append(self.register_tokens)
@@ -221,6 +220,6 @@ class DinoV2(nn.Module):
             if number in self.layers:
                 outputs[number] = self.norm(x[:, 1 + self.config.registers :])
         out = torch.cat([outputs[number] for number in self.layers], dim=-1)
-        if layout is not None:
-            out = out[:, layout.source]
+        if fovea is not None:
+            out = out[:, fovea.source]
         return out.transpose(1, 2).reshape(b, self.width, h, w)

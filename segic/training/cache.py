@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.backbones.base import Backbone
+from segic.backbones.fovea import Fovea
 from segic.errors import SegicError
 from segic.training.distributed import Processes
 from segic.training.features import CachedScene, build_cache, claim, write_scene
@@ -152,8 +153,8 @@ class _FromMainMemory:
     def dtype(self) -> torch.dtype:
         return self._backbone.dtype
 
-    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fine: Tensor | None = None) -> Tensor:
-        return self._backbone(pixels.to(_device(self._backbone)), valid, fine).cpu()
+    def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
+        return self._backbone(pixels.to(_device(self._backbone)), valid, fovea).cpu()
 
     def to(self, *, device: torch.device, dtype: torch.dtype) -> "_FromMainMemory":
         return _FromMainMemory(self._backbone.to(device=device, dtype=dtype))

@@ -54,7 +54,7 @@ def picture(h: int, w: int) -> torch.Tensor:
 
 def test_all_fine_is_the_plain_backbone(backbone: DinoV2) -> None:
     pixels = picture(6, 9)
-    torch.testing.assert_close(backbone(pixels, None, torch.ones(6, 9, dtype=torch.bool)), backbone(pixels))
+    torch.testing.assert_close(backbone(pixels, None, fovea(torch.ones(6, 9, dtype=torch.bool))), backbone(pixels))
 
 
 @pytest.mark.parametrize("size", [(6, 8), (7, 9)], ids=str)
@@ -64,7 +64,7 @@ def test_all_coarse_is_the_backbone_on_the_picture_at_half_its_size(backbone: Di
     backbone.pos_embed.fill_(0.1)
     h, w = size
     pixels = picture(h, w)
-    found = backbone(pixels, None, torch.zeros(h, w, dtype=torch.bool))
+    found = backbone(pixels, None, fovea(torch.zeros(h, w, dtype=torch.bool)))
     if size == (6, 8):
         expected = backbone(torch.nn.functional.avg_pool2d(pixels, 2))
         torch.testing.assert_close(
@@ -78,21 +78,21 @@ def test_all_coarse_is_the_backbone_on_the_picture_at_half_its_size(backbone: Di
 @pytest.mark.parametrize("size", [(1, 5), (5, 1), (1, 1)], ids=str)
 def test_grids_without_any_block_are_fine(backbone: DinoV2, size: tuple[int, int]) -> None:
     pixels = picture(*size)
-    torch.testing.assert_close(backbone(pixels, None, torch.zeros(size, dtype=torch.bool)), backbone(pixels))
+    torch.testing.assert_close(backbone(pixels, None, fovea(torch.zeros(size, dtype=torch.bool))), backbone(pixels))
 
 
 def test_padding_stays_zero_in_coarse_tokens(backbone: DinoV2) -> None:
     """Whatever the pixels hold there."""
     pixels, other = picture(6, 8), picture(6, 8)
     other[:, :, 56:] = 7
-    wanted = wanted_from(6, 8, 3, 0.1)
+    wanted = fovea(wanted_from(6, 8, 3, 0.1))
     torch.testing.assert_close(backbone(pixels, (56, 112), wanted), backbone(other, (56, 112), wanted))
 
 
 def test_coarse_blocks_share_their_features_and_fine_tokens_do_not(backbone: DinoV2) -> None:
     wanted = torch.zeros(6, 8, dtype=torch.bool)
     wanted[0, 0] = True
-    out = backbone(picture(6, 8), None, wanted)
+    out = backbone(picture(6, 8), None, fovea(wanted))
     assert out.shape == (2, 64, 6, 8)
     assert torch.equal(out[..., 2, 2], out[..., 3, 3])
     assert not torch.allclose(out[..., 0, 0], out[..., 1, 1])
