@@ -1,6 +1,7 @@
 """Methods that follow objects through a clip: the segic model, and any other that steps frame by frame."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -55,30 +56,27 @@ def following(
 
     meta = video_meta(model)
 
-    def foveated(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
-        assert tokens is not None
-        session: VideoSession | None = None
-        ahead = Ahead(frames, depth=2 * batch, name="decode")
-        try:
-            for frame in ahead:
-                given = annotation_of(frame)
-                if session is None:
-                    if given is not None and given.ids:
-                        session = VideoSession.close_to(model, given.labels, tokens=tokens, meta=meta)
-                    else:
-                        session = VideoSession(model, meta=meta, foveated=True)
-                yield frame, session.step(frame.pixels, given)
-        finally:
-            ahead.close()
+    def closely(frames: Iterator[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
+        first = next(frames, None)
+        if first is None:
+            return
+        given = annotation_of(first)
+        session = VideoSession(model, meta=meta, foveated=True)
+        if tokens is not None and given is not None and given.ids:
+            session = VideoSession.close_to(model, given.labels, tokens=tokens, meta=meta)
+        yield from stepping(lambda: session)(chain([first], frames), annotation_of)
 
-    def follow(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
+    def whole(frames: Iterator[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
         session = VideoSession(model, meta=meta)
         limit = BatchLimit(batch, note)
+        for frame, encoded in encode_in_batches(frames, model, limit, StageClock(model.device)):
+            yield frame, session.step_encoded(encoded, annotation_of(frame))
+
+    def follow(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
         ahead = Ahead(frames, depth=2 * batch, name="decode")
         try:
-            for frame, encoded in encode_in_batches(ahead, model, limit, StageClock(model.device)):
-                yield frame, session.step_encoded(encoded, annotation_of(frame))
+            yield from (whole if tokens is None else closely)(iter(ahead), annotation_of)
         finally:
             ahead.close()
 
-    return follow if tokens is None else foveated
+    return follow
