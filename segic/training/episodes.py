@@ -150,15 +150,29 @@ def predict(
 
 
 def as_example(config: ModelConfig, frames: Frames, logits: Tensor) -> Tensor:
-    """A prediction's logits (B, N, 4h, 4w) as the masks of an example for `predict`, 0 or 1, without a gradient."""
-    if config.matching is None and frames.canvas is not None:
-        logits = F.interpolate(logits.detach().float(), frames.canvas, mode="bilinear", align_corners=False)
-    return (logits.detach() > 0).float()
+    """A prediction's logits (B, N, 4h, 4w) as the masks of an example for `predict`, 0 or 1, without a gradient.
+
+    As `SEGIC.remember`: with dense matching, a pixel is its best entity's only.
+    """
+    logits = logits.detach()
+    if config.matching is None:
+        assert frames.canvas is not None
+        logits = F.interpolate(logits.float(), frames.canvas, mode="bilinear", align_corners=False)
+        return (logits > 0).float()
+    return ((logits > 0) & (logits == logits.amax(1, keepdim=True))).float()
 
 
 def _again(example: tuple[int, Tensor], recent: tuple[int, Tensor]) -> bool:
     """Whether the recent frame is the example, as for a video's second frame: it then adds no second instance token."""
     return recent[0] == example[0]
+
+
+def _tokens(visual: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """(B, N, R, C) instance tokens of R frames, each (B, N, C): an entity that a frame does not show, by its weights
+    (B, N, h, w), has the example's again, as in `SEGIC.predict`.
+    """
+    shown = [(w.flatten(2).amax(-1) > 0)[..., None] for w in weights[: len(visual)]]
+    return torch.stack([torch.where(s, v, visual[0]) for s, v in zip(shown, visual, strict=True)], 2)
 
 
 def _each_alone(instruction: Tensor | None) -> Tensor | None:
@@ -173,7 +187,7 @@ def _instruct_dense(
     shown: Sequence[tuple[int, Tensor]] = [example] if recent is None else [example, recent]
     weights = [F.interpolate(masks.detach(), frames.grid, mode="area") for _, masks in shown]
     pooled = [mask_pool(frames.features[:, i], w) for (i, _), w in zip(shown, weights, strict=True)]
-    visual = torch.stack(pooled[:1] if recent is not None and _again(example, recent) else pooled, 2)
+    visual = _tokens(pooled[:1] if recent is not None and _again(example, recent) else pooled, weights)
     maps = [
         margins(frames, config, target, i, w, local=k > 0)
         for k, ((i, _), w) in enumerate(zip(shown, weights, strict=True))
@@ -197,11 +211,11 @@ def _instruct_by_mean(
     shown = [example] if recent is None or _again(example, recent) else [example, recent]
     # Lower precision would round similarities that differ in their third digit.
     with torch.autocast(frames.features.device.type, enabled=False):
-        visual = []
+        visual, weights = [], []
         for index, masks in shown:
-            weights = torch.stack([token_centres(one.float(), frames.grid) for one in masks.detach()])
-            visual.append(mask_pool(frames.features[:, index], weights))
+            weights.append(torch.stack([token_centres(one.float(), frames.grid) for one in masks.detach()]))
+            visual.append(mask_pool(frames.features[:, index], weights[-1]))
         maps = mean_similarity(frames.features[:, target], frames.norm[target], visual[0], EPS)
         full = F.interpolate(maps, frames.canvas, mode="bilinear", align_corners=False)
         points = best_points(full)
-    return Instructions(full[:, :, None], points, torch.stack(visual, 2), None)
+    return Instructions(full[:, :, None], points, _tokens(visual, weights), None)

@@ -91,6 +91,34 @@ def test_a_pair_and_a_chain_as_in_inference(config: ModelConfig, features: torch
 
 
 @pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@pytest.mark.parametrize("absent", [False, True])
+@torch.no_grad()
+def test_what_is_predicted_is_an_example_as_in_inference(
+    config: ModelConfig, absent: bool, features: torch.Tensor, masks: torch.Tensor
+) -> None:
+    """Predictions that overlap, and an entity that was not found."""
+    model = decoder(config)
+    batch = batch_for(config, features, masks)
+    meta = torch.randn(2, 2, 768) if config.instructions.meta == "text" else None
+    logits = torch.full((2, 2, *SMALL), -3.0)
+    logits[:, 0, 4:20, 4:20] = 1
+    logits[:, 1, 12:28, 8:24] = -1.0 if absent else 2.0
+    frames = prepare(model, batch, (2,))
+    example = (0, batch.masks[:, 0])
+    out = predict(model, config, frames, 2, example, (1, as_example(config, frames, logits)), meta=meta)
+    segic = SEGIC(config, None, model)  # type: ignore[arg-type]
+    for b in range(2):
+        encoded = segic.encode_features(features[b], CANVAS, None if config.matching is None else batch.pixels[b])
+        given = segic.context(encoded[0], masks[b, 0], [1, 2])
+        recent = segic.remember(encoded[1], logits[b], [1, 2])
+        assert recent.present == (True, not absent)
+        words = None if meta is None else meta[b]
+        found = segic.predict(encoded[2], [given], [recent], entities=[1, 2], meta=words, video=True)
+        assert torch.allclose(found.logits, out.logits[b], atol=1e-4)
+        assert torch.allclose(found.scores, out.scores[b], atol=1e-4)
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
 @torch.no_grad()
 def test_without_negatives_entities_do_not_know_each_other(
     config: ModelConfig, features: torch.Tensor, masks: torch.Tensor
