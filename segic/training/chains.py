@@ -3,8 +3,9 @@
 Pairs (the paper): the target from the example; then, with context reversion, the first image from the target with the
 prediction as its mask; both losses averaged. Chains of three frames: the recent frame from the example; then the target
 from the example and the recent frame, or the first frame from the recent one (reversion). A video's first step is one
-prediction: the target from a recent frame that is the example as well. Longer chains go back once more, to the recent
-frame from the example and the target's prediction, so that errors that are handed on are seen.
+prediction: the target from a recent frame that is the example as well. Longer chains go on back and forth between the
+recent frame and the target, each from the example and the prediction before: so errors that are handed on, and grow,
+are seen.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from segic.config import ModelConfig
 from segic.decoder import Decoder, Output
-from segic.training.disturbance import disturb
+from segic.training.disturbance import disturb, lose
 from segic.training.episodes import as_example, predict, prepare
 from segic.training.groups import Group
 from segic.training.losses import mask_loss, point_values, sample_points, soft_iou
@@ -72,10 +73,15 @@ def group_loss(
         known = as_example(config, frames, out.logits) if plan.predicted else masks[:, middle]
         if plan.disturbed:
             known = disturb(known, generator)
+        if plan.lost:
+            known = lose(known, generator)
         out, two = ask(last, (example, masks[:, example]), (middle, known))
-        if plan.longer:
+        here, there = last, middle
+        for _ in range(plan.longer):
             known = as_example(config, frames, out.logits)
-            one, two = two, ask(middle, (example, masks[:, example]), (last, known))[1]
+            out, following = ask(there, (example, masks[:, example]), (here, known))
+            one, two = two, following
+            here, there = there, here
     else:
         return _terms(one, one)
     return _terms(one, two)

@@ -1,4 +1,4 @@
-"""The mistakes that a video's earlier frames may hold: a part of the picture has the wrong owner."""
+"""The mistakes that a video's earlier frames may hold: a part has the wrong owner, or an entity has been lost."""
 
 import torch
 from torch import Tensor
@@ -27,3 +27,11 @@ def disturb(masks: Tensor, generator: torch.Generator) -> Tensor:
     disc = (y**2 + x**2 <= radius[:, None, None] ** 2).to(masks.dtype)[:, None]
     owner = (draw() * (n + 1)).long()[:, None, None, None] == torch.arange(1, n + 1, device=masks.device)[:, None, None]
     return masks * (1 - disc) + owner * disc
+
+
+def lose(masks: Tensor, generator: torch.Generator) -> Tensor:
+    """(B, N, H, W) masks -> the same without one random entity a picture. generator: on the masks' device."""
+    b, n = masks.shape[:2]
+    chosen = (torch.rand(b, device=masks.device, generator=generator) * n).long()
+    kept = chosen[:, None] != torch.arange(n, device=masks.device)
+    return masks * kept[..., None, None]

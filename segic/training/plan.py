@@ -35,8 +35,8 @@ class StepPlan:
     chain: cached samples are three-frame chains rather than pairs. entities: how many a cached sample has. flip: cached
     features are mirrored. swap, video_swap: which frames change places. reversion, video_reversion: context reversion
     after a pair, after a chain. predicted: a chain's recent frame carries the model's own prediction. disturbed: a part
-    of its masks has another owner. first: the chain's recent frame is its example, too.
-    longer: a chain has a third prediction.
+    of its masks has another owner. lost: one of its entities has no mask. first: the chain's recent frame is its
+    example, too. longer: by how many predictions a chain goes on after the second.
     """
 
     step: int
@@ -50,7 +50,8 @@ class StepPlan:
     predicted: bool
     disturbed: bool = False
     first: bool = False
-    longer: bool = False
+    lost: bool = False
+    longer: int = 0
 
 
 def plan_step(recipe: Recipe, step: int) -> StepPlan:
@@ -65,12 +66,14 @@ def plan_step(recipe: Recipe, step: int) -> StepPlan:
     turn = rng.random()
     video_reversion = bool(turn < how.video_reversion)
     predicted = bool(turn < how.video_reversion + how.video_predicted)
-    disturbed, first, longer = (
-        bool(rng.random() < p) for p in (how.video_disturbed, how.video_first, how.video_longer)
+    disturbed, first, goes_on, lost = (
+        bool(rng.random() < p) for p in (how.video_disturbed, how.video_first, how.video_longer, how.video_lost)
     )
+    longer = int(rng.integers(1, how.video_most, endpoint=True)) if goes_on else 0
     return StepPlan(
-        step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted, disturbed, first, longer
-    )
+        step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted, disturbed, first, lost,
+        longer,
+    )  # fmt: skip
 
 
 def _number(rng: np.random.Generator, weights: Sequence[float]) -> int:

@@ -228,8 +228,11 @@ class Episode(Part):
         where objects touch: the given example is then the better witness.
     video_first: probability that a chain is a video's first step instead: the recent frame, with its true masks, is the
         example as well.
-    video_longer: probability that a chain goes on by a third prediction: of the recent frame again, from the example
-        and the target's prediction. The first one is then not trained.
+    video_lost: probability that a chain's recent frame lacks the mask of one of its entities, as if it had been lost
+        there: it is then to be found again.
+    video_longer: probability that a chain goes on after its second prediction, by 1 to video_most more (equally
+        likely): back and forth between the recent frame and the target, each from the example and the prediction
+        before. The last two of a chain are trained; the others bring its own mistakes about, and their growth.
     """
 
     reversion: float = Field(default=1.0, ge=0, le=1)
@@ -248,7 +251,9 @@ class Episode(Part):
     flip: float = Field(default=0.0, ge=0, le=1)
     video_disturbed: float = Field(default=0.0, ge=0, le=1)
     video_first: float = Field(default=0.0, ge=0, le=1)
+    video_lost: float = Field(default=0.0, ge=0, le=1)
     video_longer: float = Field(default=0.0, ge=0, le=1)
+    video_most: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _usable(self) -> "Episode":

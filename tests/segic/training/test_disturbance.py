@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from segic.training.disturbance import disturb
+from segic.training.disturbance import disturb, lose
 
 
 def stripes() -> torch.Tensor:
@@ -40,3 +40,12 @@ def test_entities_that_are_not_there() -> None:
     after = disturb(torch.zeros(8, 1, 20, 20), torch.Generator().manual_seed(0))
     assert after.isfinite().all()
     assert after.flatten(1).sum(1).max() <= 30
+
+
+def test_one_entity_a_picture_is_lost_and_the_others_stay() -> None:
+    before = stripes()
+    after = lose(before, torch.Generator().manual_seed(0))
+    gone = after.flatten(2).amax(2) == 0
+    assert (gone.sum(1) == 1).all()
+    assert gone.any(0).all()
+    assert torch.equal(after[~gone], before[~gone])

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from segic.canvas import Canvas
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
-from segic.decoder import Decoder
+from segic.decoder import Decoder, Output
 from segic.model import SEGIC
 from segic.training.chains import group_loss
+from segic.training.disturbance import lose
 from segic.training.episodes import Batch, as_example, predict, prepare
 from segic.training.groups import Group, encode
 from segic.training.losses import soft_iou
@@ -208,20 +209,47 @@ def test_a_longer_chain_goes_on_where_the_shorter_ends(
     batch = batch_for(config, features, masks)
     meta = torch.randn(2, 2, 768) if config.instructions.meta == "text" else None
     group = Group(batch, meta, True, True, ("views",) * 2, (("a",) * 2,) * 2)
-    short, long = (
+    short, long, longest = (
         group_loss(
             model, config, group, replace(PLAN, predicted=False, longer=longer), Loss(points=0, ce=0, score=0),
             crossed_points=True, generator=torch.Generator().manual_seed(0),
         ).figures.tolist()
-        for longer in (False, True)
+        for longer in (0, 1, 3)
     )  # fmt: skip
     frames = prepare(model, batch, (1, 2))
     example = 0, batch.masks[:, 0]
     target = predict(model, config, frames, 2, example, (1, batch.masks[:, 1]), meta=meta)
     again = predict(model, config, frames, 1, example, (2, as_example(config, frames, target.logits)), meta=meta)
-    wanted = batch.masks[:, 1] if config.matching else F.interpolate(batch.masks[:, 1], SMALL, mode="area")
+    third = predict(model, config, frames, 2, example, (1, as_example(config, frames, again.logits)), meta=meta)
+    last = predict(model, config, frames, 1, example, (2, as_example(config, frames, third.logits)), meta=meta)
+
+    def iou(out: Output, frame: int) -> float:
+        wanted = batch.masks[:, frame]
+        wanted = wanted if config.matching else F.interpolate(wanted, SMALL, mode="area")
+        return float(soft_iou(out.logits.flatten(2), wanted.flatten(2)).mean())
+
     assert long[3] == pytest.approx(short[4], abs=1e-5)
-    assert long[4] == pytest.approx(float(soft_iou(again.logits.flatten(2), wanted.flatten(2)).mean()), abs=1e-5)
+    assert long[4] == pytest.approx(iou(again, 1), abs=1e-5)
+    assert longest[3:] == pytest.approx([iou(third, 2), iou(last, 1)], abs=1e-5)
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+def test_a_lost_entity_is_to_be_found_again(config: ModelConfig, features: torch.Tensor, masks: torch.Tensor) -> None:
+    """The recent frame has one mask fewer; the target's are all wanted."""
+    model = decoder(config)
+    batch = batch_for(config, features, masks)
+    meta = torch.randn(2, 2, 768) if config.instructions.meta == "text" else None
+    group = Group(batch, meta, True, True, ("views",) * 2, (("a",) * 2,) * 2)
+    figures = group_loss(
+        model, config, group, replace(PLAN, predicted=False, lost=True), Loss(points=0), crossed_points=True,
+        generator=torch.Generator().manual_seed(0),
+    ).figures.tolist()  # fmt: skip
+    frames = prepare(model, batch, (1, 2))
+    known = lose(batch.masks[:, 1], torch.Generator().manual_seed(0))
+    assert known.flatten(2).amax(2).sum(1).tolist() == [1, 1]
+    out = predict(model, config, frames, 2, (0, batch.masks[:, 0]), (1, known), meta=meta)
+    wanted = batch.masks[:, 2] if config.matching else F.interpolate(batch.masks[:, 2], SMALL, mode="area")
+    assert figures[4] == pytest.approx(float(soft_iou(out.logits.flatten(2), wanted.flatten(2)).mean()), abs=1e-5)
 
 
 def test_padding_is_zero_after_normalisation() -> None:
@@ -257,6 +285,9 @@ def test_plans_follow_their_probabilities_and_their_step() -> None:
     assert np.mean([p.predicted and not p.video_reversion for p in plans]) == pytest.approx(0.6, abs=0.03)
     assert np.mean([p.disturbed for p in plans]) == pytest.approx(0.3, abs=0.03)
     assert np.mean([p.first for p in plans]) == pytest.approx(0.12, abs=0.03)
-    assert np.mean([p.longer for p in plans]) == pytest.approx(0.35, abs=0.03)
+    assert np.mean([p.lost for p in plans]) == pytest.approx(0.12, abs=0.03)
+    assert np.mean([p.longer > 0 for p in plans]) == pytest.approx(0.5, abs=0.03)
+    assert [np.mean([p.longer == n for p in plans]) for n in range(1, 6)] == pytest.approx([0.1] * 5, abs=0.03)
+    assert {p.longer for p in plans} == set(range(6))
     assert {p.entities for p in plans if not p.chain} == {1}
     assert np.mean([p.entities == 2 for p in plans if p.chain]) == pytest.approx(0.35, abs=0.04)
