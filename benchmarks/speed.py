@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segic.backbones.fovea import fovea
 from segic.model import SEGIC
 from segic_vos.fovea import fitting_size, wanted_tokens
 from segic_vos.pipeline import Stopped, run_pipeline
@@ -60,7 +59,7 @@ class Subject:
     def fitted(self, labels: NDArray[np.int32], tokens: int) -> "Subject":
         """The same model at the size at which frames with masks such as `labels` take at most so many tokens."""
         model = self.model.at_size(fitting_size(self.model, labels, SIZES, tokens))
-        seen = fovea(wanted_tokens(model, labels))
+        seen = model.layout(wanted_tokens(model, labels))
         return Subject(model, self.dtype, backbone_operations(model, (labels.shape[0], labels.shape[1]), seen), True)
 
 

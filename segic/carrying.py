@@ -17,19 +17,24 @@ MOST_PAIRS = 2**25  # of tokens that a GPU compares at once
 FAR = 0.005  # off the cosine a squared token of distance: of matches that are as good, the nearest is meant
 
 
-def token_flow(target: Tensor, source: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
+def token_flow(
+    target: Tensor, source: Tensor, grid: tuple[int, int], radius: int, wanted: Tensor | None = None
+) -> Tensor:
     """Where each token of a frame was in an earlier frame: (2, h, w) float32, how many columns to the right and rows
     down from where it is.
 
     target, source: (h * w, D) of length 1 for a grid of (h, w). The mean displacement d under a softmax of
-    (cosine - FAR |d|^2) / TEMPERATURE over the source's tokens at most `radius` rows and columns away.
+    (cosine - FAR |d|^2) / TEMPERATURE over the source's tokens at most `radius` rows and columns away. wanted: (h, w)
+    bool, tokens that must have theirs; others may have 0.
     """
     # A GPU would rather form all pairs than wait for many parts, unless there are very many.
     at_once = target.device.type != "cpu" and len(target) ** 2 <= MOST_PAIRS
     size = grid if at_once else TILE
     targets, sources = target.unflatten(0, grid), source.unflatten(0, grid)
-    out = torch.empty(2, *grid, device=target.device)
+    out = torch.zeros(2, *grid, device=target.device)
     for tile in tiles(grid, radius, size):
+        if wanted is not None and not wanted[tile.here].any():
+            continue
         mine = targets[tile.here].flatten(0, 1)
         near = sources[tile.near].flatten(0, 1)
         down = _offsets(tile.rows, tile.near_rows, target.device)
@@ -40,6 +45,16 @@ def token_flow(target: Tensor, source: Tensor, grid: tuple[int, int], radius: in
         out[0][tile.here] = (share.sum(2) * right).sum(-1)
         out[1][tile.here] = (share.sum(3) * down[:, None]).sum(-1)
     return out
+
+
+def within_reach(masks: Tensor, radius: int) -> Tensor:
+    """(h, w) bool: the tokens whose flow decides where masks (N, 4h, 4w) are carried, by up to `radius` tokens.
+
+    A pixel's displacement is a mixture of those of its token and of the next one, hence two tokens more.
+    """
+    covered = F.max_pool2d(masks.amax(0, keepdim=True).float(), SCALE)
+    reach = radius + 2
+    return F.max_pool2d(covered, 2 * reach + 1, stride=1, padding=reach)[0] > 0
 
 
 def carry(masks: Tensor, flow: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segic.correspondence import unit
+AT_ONCE = 256  # tokens that are measured together on a CPU: more would not stay in its cache from step to step
 
 
 class Metric(nn.Module):
@@ -29,5 +29,10 @@ class Metric(nn.Module):
         self.register_buffer("root", nn.init.normal_(torch.empty(features, width)))
 
     def forward(self, features: Tensor) -> Tensor:
-        tokens = unit(features.float()) - self.middle.float()
-        return F.normalize((tokens.to(self.root.dtype) @ self.root).float(), dim=-1)
+        tokens = features.flatten(-2).transpose(-1, -2)
+        rows = AT_ONCE if tokens.device.type == "cpu" else tokens.shape[1]
+        return torch.cat([self._measured(part) for part in tokens.split(rows, dim=1)], dim=1)
+
+    def _measured(self, tokens: Tensor) -> Tensor:
+        centred = F.normalize(tokens.float(), dim=-1) - self.middle.float()
+        return F.normalize((centred.to(self.root.dtype) @ self.root).float(), dim=-1)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from segic.text import TextEncoder
 
 MAP_STRIDE = 4  # the paper's propagated mask is computed at a quarter of the canvas's resolution
+FOVEAE = 32  # numbers of tokens that foveated frames of a size can have
 ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that memory does not grow with their number
 
 
@@ -150,6 +151,10 @@ class SEGIC:
         height, width = self.canvas(frame).padded
         return height // self.backbone.stride, width // self.backbone.stride
 
+    def layout(self, wanted: Tensor) -> Fovea:
+        """Which tokens of a frame are seen at full resolution if `wanted`, (h, w) bool, must be."""
+        return fovea(wanted.to(self.device), max(1, wanted.numel() // 4 // FOVEAE))
+
     @torch.no_grad()
     def encode(self, images: Tensor, fine: Tensor | None = None) -> list[Encoded]:
         """The backbone, once an image. images: (B, 3, H, W) uint8 RGB, any device. Returns one Encoded an image.
@@ -162,13 +167,16 @@ class SEGIC:
             )
         canvas = self.canvas((images.shape[-2], images.shape[-1]))
         pixels = canvas.place(images.to(self.device))
-        layout = None if fine is None else fovea(fine.to(self.device))
-        encoded = self.encode_features(self.backbone(pixels, canvas.valid, layout), canvas, pixels)
-        return [replace(one, fovea=layout) for one in encoded]
+        layout = None if fine is None else self.layout(fine)
+        return self.encode_features(self.backbone(pixels, canvas.valid, layout), canvas, pixels, layout)
 
     @torch.no_grad()
-    def encode_features(self, features: Tensor, canvas: Canvas, pixels: Tensor | None = None) -> list[Encoded]:
-        """As `encode`, from features (B, C, h, w) computed elsewhere. pixels: (B, 3, *canvas.padded), 0..255."""
+    def encode_features(
+        self, features: Tensor, canvas: Canvas, pixels: Tensor | None = None, layout: Fovea | None = None
+    ) -> list[Encoded]:
+        """As `encode`, from features (B, C, h, w) computed elsewhere. pixels: (B, 3, *canvas.padded), 0..255. layout:
+        which of the features are not the same as others, None for all.
+        """
         precision = features.dtype  # of the backbone; matching products are the largest after it and stay in it
         features = features.to(self.dtype)
         embedding = self.decoder.embed(features)
@@ -186,13 +194,21 @@ class SEGIC:
                 features[i : i + 1],
                 embedding[i : i + 1],
                 # Each by itself: a view would keep the whole batch.
-                self.decoder.matching(features[i : i + 1])[0].to(precision) if dense else None,
+                self._tokens(features[i : i + 1], layout).to(precision) if dense else None,
                 one(norm, i),
                 one(detail, i),
                 canvas,
+                layout,
             )
             for i in range(features.shape[0])
         ]
+
+    def _tokens(self, features: Tensor, layout: Fovea | None) -> Tensor:
+        """(h * w, D) an image's tokens for dense matching; features: (1, C, h, w)."""
+        if layout is None:
+            return self.decoder.matching(features)[0]
+        different = features.flatten(2).mT[:, layout.seen].mT[:, :, None]
+        return self.decoder.matching(different)[0][layout.source]
 
     @torch.no_grad()
     def context(self, image: Encoded, masks: Tensor, entities: Sequence[int]) -> Context:

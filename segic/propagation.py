@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from segic.backbones.fovea import Fovea
-from segic.carrying import SCALE, carry, token_flow
+from segic.carrying import SCALE, carry, token_flow, within_reach
 from segic.config import MatchingConfig
 from segic.correspondence import entity_margins, window
 from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
 PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
+PAIRS_NEAR_CPU = 2**21  # at most on a CPU: more would leave its caches before they are ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +51,17 @@ def dense_maps(
 ) -> Tensor:
     """(N, P, h, w) float32 propagated masks of N entities on a target's tokens (h * w, D), in this order: margins to
     the examples; margins to recent frames, zero without any; margins of the examples' target models, where the model
-    has them. fovea: which of the target's tokens are not the same as others.
+    has them. fovea: which of the target's tokens are not the same as others; those have the others' margins.
     """
-    seen = target if fovea is None else target[fovea.seen]
-    from_given = margins_to(seen, given, entities, matching)
-    if fovea is not None:
-        from_given = from_given[:, fovea.source]
-    from_recent = margins_to(target, recent, entities, matching, grid) if recent else torch.zeros_like(from_given)
+    seen = None if fovea is None else fovea.seen
+    own = target if seen is None else target[seen]
+    from_given = margins_to(own, given, entities, matching)
+    from_recent = margins_to(own, recent, entities, matching, grid, seen) if recent else torch.zeros_like(from_given)
     maps = [from_given, from_recent]
     if matching.ridge:
-        maps.append(target_margins(target, given, entities))
-    return torch.stack(maps, 1).unflatten(-1, grid)
+        maps.append(target_margins(own, given, entities))
+    margins = torch.stack(maps, 1)
+    return (margins if fovea is None else margins[..., fovea.source]).unflatten(-1, grid)
 
 
 def carried_masks(
@@ -77,7 +78,7 @@ def carried_masks(
     rows = torch.cat([last.masks, last.masks.new_zeros(1, *last.masks.shape[1:])])
     where = {key: row for row, key in enumerate(last.entities)}
     known = rows[[where.get(key, -1) for key in entities]]
-    return carry(known, token_flow(target, last.matching, grid, radius))
+    return carry(known, token_flow(target, last.matching, grid, radius, within_reach(known, radius)))
 
 
 def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:
@@ -102,10 +103,12 @@ def margins_to(
     entities: Sequence[int],
     matching: MatchingConfig,
     grid: tuple[int, int] | None = None,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """`entity_margins` of target tokens (T, C) against the tokens of several examples together -> (N, T) float32.
 
-    grid: (h, w) of frames of one video, whose tokens match those within the radius only.
+    grid: (h, w) of frames of one video, whose tokens match those within the radius only. seen: (T,) int64, where the
+    target's tokens are in it, where they are not all h * w.
     """
     position = {key: i + 1 for i, key in enumerate(entities)}
     groups, tokens = [], []
@@ -117,13 +120,15 @@ def margins_to(
         tokens.append(context.matching)
     group = torch.cat(groups)
     if grid is not None and target.device.type == "cpu":  # a GPU would rather form all pairs than wait for many parts
-        return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk)
+        return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk, seen)
     group, order = group.sort()  # sorted, each entity's columns are a slice of the products
     others = torch.cat(tokens)[order]
     far = None
     if grid is not None:
-        far = ~window(grid, matching.radius, target.device).repeat(1, len(tokens))[:, order]
-    rows = max(1, PAIRS_AT_ONCE // len(group))
+        near = window(grid, matching.radius, target.device)
+        far = ~(near if seen is None else near[seen]).repeat(1, len(tokens))[:, order]
+    pairs = min(PAIRS_AT_ONCE, PAIRS_NEAR_CPU) if target.device.type == "cpu" else PAIRS_AT_ONCE
+    rows = max(1, pairs // len(group))
     out = []
     for start in range(0, len(target), rows):
         part = slice(start, start + rows)

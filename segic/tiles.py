@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from segic.correspondence import entity_margins
 
 TILE = (12, 20)  # rows and columns of the target that are compared together
+SPARSE_TILE = (24, 30)  # where a part of them is compared only
+STEP = 64  # sides of the products are multiples of it
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Tile:
             slice(self.near_columns.start, self.near_columns.stop),
         )
 
+    def holds(self, y: Tensor, x: Tensor) -> Tensor:
+        """Which of some tokens, in rows y and columns x, are the tile's."""
+        rows, columns = self.rows, self.columns
+        return (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)
+
 
 def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> Iterator[Tile]:
     """Tiles of `size` that cover a grid of (h, w) tokens once."""
@@ -60,21 +68,27 @@ def near_margins(
     radius: int,
     entities: int,
     topk: int,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """`entity_margins` of a frame's tokens against those of other frames together, as if pairs that are more than
     `radius` rows or columns apart had similarity 0.
 
-    target: (h * w, C) for a grid of (h, w). tokens: R of (h * w, C), in the precision of the products. group: (R * h *
-    w,) int64, the owner of each of `tokens` in their order, 0 for background, 1..entities. Returns (entities, h * w)
-    float32.
+    target: (T, C), those of a grid (h, w) at positions `seen`, (T,) int64; without it all h * w. tokens: R of (h * w,
+    C), in the precision of the products. group: (R * h * w,) int64, the owner of each of `tokens` in their order, 0 for
+    background, 1..entities. Returns (entities, T) float32.
     """
     h, w = grid
     device = target.device
     sources = torch.cat([*tokens, tokens[0].new_zeros(1, target.shape[1])])  # the last one's products are 0
     frames = torch.arange(len(tokens), device=device) * (h * w)
     totals = torch.bincount(group, minlength=entities + 1)
-    out = torch.empty(entities, h, w, device=device)
-    for tile in tiles(grid, radius):
+    out = torch.empty(entities, len(target), device=device)
+    for tile in tiles(grid, radius, TILE if seen is None else SPARSE_TILE):
+        here = _flat(tile.rows, tile.columns, w, device)
+        mine = here
+        if seen is not None:
+            mine = tile.holds(seen // w, seen % w).nonzero()[:, 0]
+            here = seen[mine]
         inside = (frames[:, None] + _flat(tile.near_rows, tile.near_columns, w, device)).flatten()
         owners = group[inside]
         # What lies outside of the tile counts as similarity 0; more than `topk` of a group are never looked at.
@@ -82,11 +96,11 @@ def near_margins(
         outside = torch.repeat_interleave(torch.arange(entities + 1, device=device), missing)
         owners, order = torch.cat([owners, outside]).sort()
         index = torch.cat([inside, torch.full_like(outside, len(sources) - 1)])[order]
-        similarity = target[_flat(tile.rows, tile.columns, w, device)] @ sources[index].T
-        similarity.masked_fill_(_far(tile, index, grid, radius), 0)
-        margins = entity_margins(similarity.float(), owners, entities, topk)
-        out[:, tile.here[0], tile.here[1]] = margins.unflatten(1, (len(tile.rows), len(tile.columns)))
-    return out.flatten(1)
+        products = target[_whole_steps(mine)] @ sources[_whole_steps(index)].T
+        similarity = products[: len(mine), : len(index)]
+        similarity.masked_fill_(_far(tile, here, index, grid, radius), 0)
+        out[:, mine] = entity_margins(similarity.float(), owners, entities, topk)
+    return out
 
 
 def _flat(rows: range, columns: range, width: int, device: torch.device) -> Tensor:
@@ -95,12 +109,20 @@ def _flat(rows: range, columns: range, width: int, device: torch.device) -> Tens
     return (y[:, None] * width + torch.arange(columns.start, columns.stop, device=device)).flatten()
 
 
-def _far(tile: Tile, index: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
-    """(tokens of the tile, S) bool: which pairs are too far apart. index: (S,) positions of tokens in their frames, one
-    frame after the other.
+def _whole_steps(index: Tensor) -> Tensor:
+    """As many positions as are a multiple of STEP, the last of them at 0: for a product of a new shape, a CPU spends
+    more time on preparing it than on the product itself.
+    """
+    return F.pad(index, (0, -len(index) % STEP))
+
+
+def _far(tile: Tile, here: Tensor, index: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
+    """(T, S) bool: which pairs are too far apart. here: (T,) positions of the tile's tokens in their frame. index: (S,)
+    of the others in theirs, one frame after the other.
     """
     y, x = index // grid[1] % grid[0], index % grid[1]
     rows = torch.arange(tile.rows.start, tile.rows.stop, device=index.device)
     columns = torch.arange(tile.columns.start, tile.columns.stop, device=index.device)
+    # By rows and by columns first: comparing all pairs costs many times as much as looking both up.
     far_y, far_x = (rows[:, None] - y).abs() > radius, (columns[:, None] - x).abs() > radius
-    return (far_y[:, None] | far_x[None]).flatten(0, 1)
+    return far_y[here // grid[1] - tile.rows.start] | far_x[here % grid[1] - tile.columns.start]

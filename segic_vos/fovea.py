@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segic.backbones.fovea import fovea
 from segic.model import SEGIC
 from segic.propagation import Context
 
@@ -47,7 +46,7 @@ def wanted_tokens(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:
     """Tokens of a frame after one with masks `labels`."""
-    return fovea(wanted_tokens(model, labels)).tokens
+    return model.layout(wanted_tokens(model, labels)).tokens
 
 
 def fitting_size(model: SEGIC, labels: NDArray[np.int32], sizes: Sequence[int], tokens: int) -> int:

@@ -44,7 +44,7 @@ class Backbone(Protocol):
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor, valid: tuple[int, int] | None, dtype: torch.dtype) -> Tensor:
     """(pixels - mean) / std in float32, then zero outside `valid`, then `dtype`. Shapes as `Backbone.__call__`."""
-    out = (pixels.float() - mean) / std
+    out = (pixels.float() - mean).div_(std)
     if valid is not None:
         out[..., valid[0] :, :] = 0
         out[..., valid[1] :] = 0

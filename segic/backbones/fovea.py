@@ -31,14 +31,15 @@ class Fovea:
         return len(self.fine) + len(self.coarse)
 
 
-def fovea(wanted: Tensor) -> Fovea:
+def fovea(wanted: Tensor, at_once: int = 1) -> Fovea:
     """wanted: (h, w) bool, tokens that must be fine. So are all others of their block of 2 x 2, and those of a last row
-    or column without a partner.
+    or column without a partner. at_once: so many blocks become fine together, those that lie nearest to the wanted ones
+    too, so that the frames of a video have a few numbers of tokens only: a CPU prepares its products anew for each.
     """
     h, w = wanted.shape
     rows, columns = h // 2, w // 2
     blocks = wanted[: 2 * rows, : 2 * columns].unflatten(0, (rows, 2)).unflatten(2, (columns, 2))
-    coarse = ~blocks.any(3).any(1)
+    coarse = _fewer(~blocks.any(3).any(1), at_once)
     merged = torch.zeros_like(wanted)
     merged[: 2 * rows, : 2 * columns] = coarse.repeat_interleave(2, 0).repeat_interleave(2, 1)
     fine = (~merged).flatten().nonzero()[:, 0]
@@ -51,3 +52,16 @@ def fovea(wanted: Tensor) -> Fovea:
     source[fine] = torch.arange(len(fine), device=wanted.device)
     corners = torch.div(kept, max(1, columns), rounding_mode="floor") * (2 * w) + kept % max(1, columns) * 2
     return Fovea(fine, kept, source, torch.cat([fine, corners]))
+
+
+def _fewer(coarse: Tensor, at_once: int) -> Tensor:
+    """(rows, columns) bool, with fewer true, so that the number of the others is a multiple of `at_once`."""
+    others, candidates = (~coarse).nonzero(), coarse.nonzero()
+    missing = -len(others) % at_once
+    if not missing:
+        return coarse
+    distance = torch.cdist(candidates.float(), others.float()).amin(1)
+    y, x = candidates[distance.argsort(stable=True)[:missing]].unbind(1)
+    out = coarse.clone()
+    out[y, x] = False
+    return out

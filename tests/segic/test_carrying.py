@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segic.carrying import FAR, SCALE, TEMPERATURE, carry, token_flow
+from segic.carrying import FAR, SCALE, TEMPERATURE, carry, token_flow, within_reach
 from segic.tiles import TILE
 
 C = 16
@@ -89,3 +89,29 @@ def test_what_is_carried_stays_between_what_there_was(seed):
 
 def test_nobody_is_carried():
     assert carry(torch.zeros(0, 8, 12), torch.zeros(2, 2, 3)).shape == (0, 8, 12)
+
+
+@given(st.integers(0, 2**16), st.integers(0, 3))
+def test_flow_out_of_reach_of_the_masks_changes_nothing(seed, radius):
+    """Whatever it is there."""
+    generator = torch.Generator().manual_seed(seed)
+    h, w = 9, 14
+    masks = torch.zeros(2, SCALE * h, SCALE * w)
+    for one in masks:
+        y, x = (int(torch.randint(0, SCALE * side, (), generator=generator)) for side in (h, w))
+        one[y : y + 3, x : x + 5] = 1
+    flow = radius * (2 * torch.rand(2, h, w, generator=generator) - 1)
+    other = radius * (2 * torch.rand(2, h, w, generator=generator) - 1)
+    mixed = torch.where(within_reach(masks, radius), flow, other)
+    torch.testing.assert_close(carry(masks, mixed), carry(masks, flow), atol=1e-5, rtol=0)
+
+
+def test_flow_is_found_where_it_is_wanted_only():
+    grid = (2 * TILE[0], 2 * TILE[1])
+    target, source = tokens(grid, 1), tokens(grid, 2)
+    wanted = torch.zeros(grid, dtype=torch.bool)
+    wanted[3, TILE[1] + 2] = True
+    found, full = token_flow(target, source, grid, 3, wanted), token_flow(target, source, grid, 3)
+    corner = (slice(None), slice(0, TILE[0]), slice(TILE[1], None))
+    assert torch.equal(found[corner], full[corner])
+    assert found.count_nonzero() == found[corner].count_nonzero()

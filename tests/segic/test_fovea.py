@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,25 @@ def test_every_token_has_its_own_features_or_its_blocks(h: int, w: int, seed: in
                 assert layout.fine[source] == y * w + x
             else:
                 assert layout.coarse[source - len(layout.fine)] == (y // 2) * (w // 2) + x // 2
+
+
+@given(
+    st.integers(1, 12), st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3]), st.integers(1, 9)
+)
+def test_blocks_become_fine_in_steps_nearest_first(h: int, w: int, seed: int, share: float, at_once: int) -> None:
+    wanted = wanted_from(h, w, seed, share)
+    blocks = (h // 2) * (w // 2)
+    plain, stepped = set(fovea(wanted).coarse.tolist()), set(fovea(wanted, at_once).coarse.tolist())
+    assert stepped <= plain
+    fine = set(range(blocks)) - plain
+    assert len(stepped) == max(0, blocks - -(-len(fine) // at_once) * at_once)
+
+    def distance(block: int) -> float:
+        return min(math.dist(divmod(block, w // 2), divmod(other, w // 2)) for other in fine)
+
+    added = plain - stepped
+    if added and stepped:
+        assert max(map(distance, added)) <= min(map(distance, stepped)) + 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +120,10 @@ def test_coarse_blocks_share_their_features_and_fine_tokens_do_not(backbone: Din
 
 
 def test_what_is_found_is_the_same_as_for_features_that_happen_to_be_alike(dense_model: SEGIC) -> None:
-    """Work that is saved on a foveated frame changes nothing."""
+    """Work that is saved on a foveated frame changes nothing, where all of a frame lies within the radius."""
+    assert dense_model.config.matching is not None
+    config = replace(dense_model.config, matching=replace(dense_model.config.matching, radius=99))
+    dense_model = SEGIC(config, dense_model.backbone, dense_model.decoder)
     images = torch.randint(0, 255, (2, 3, 90, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 90, 160, dtype=torch.bool)
     masks[0, 20:60, 10:50] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from segic.backbones.fovea import fovea
 from segic.config import MatchingConfig
 from segic.propagation import Context, carried_masks, dense_maps
 from segic.target_model import fit_target_model
@@ -57,3 +58,18 @@ def test_maps_are_those_of_the_configuration(ridge: float, maps: int) -> None:
     alone = dense_maps(target, GRID, [given], [], [2, 1], matching)
     assert torch.equal(alone[:, 0], found[:, 0])
     assert not alone[:, 1].any()
+
+
+def test_tokens_that_are_one_have_the_margins_of_its_first() -> None:
+    """The tokens near to it are those near to its first."""
+    layout = fovea(torch.arange(12).view(GRID) == 5)
+    assert layout.tokens < 12
+    target = context((1,), 1).matching
+    assert target is not None
+    target = target[layout.seen][layout.source]
+    given, last = (context((1, 2), seed, model=True) for seed in (2, 3))
+    matching = MatchingConfig(topk=2, radius=1, ridge=0.2)
+    plain = dense_maps(target, GRID, [given], [last], [2, 1], matching).flatten(2)
+    found = dense_maps(target, GRID, [given], [last], [2, 1], matching, layout).flatten(2)
+    torch.testing.assert_close(found, plain[..., layout.seen[layout.source]])
+    assert not torch.allclose(found, plain)

@@ -77,3 +77,16 @@ def test_one_entity_that_no_frame_shows():
     group[group == 2] = 0
     found = near_margins(target, tokens, group, (10, 21), 2, ENTITIES, 4)
     torch.testing.assert_close(found, masked(target, tokens, group, (10, 21), 2, 4), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_some_of_the_tokens_are_as_among_all(grid):
+    """In any order, and where whole tiles have none."""
+    target, tokens, group = scene(grid)
+    n = grid[0] * grid[1]
+    seen = torch.randperm(n, generator=torch.Generator().manual_seed(1))[: n // 3]
+    if grid == (3, 47):
+        seen = seen[seen % 47 < TILE[1]]
+    found = near_margins(target[seen], tokens, group, grid, 3, ENTITIES, 4, seen)
+    whole = near_margins(target, tokens, group, grid, 3, ENTITIES, 4)
+    torch.testing.assert_close(found, whole[:, seen], atol=1e-6, rtol=0)
