@@ -18,7 +18,7 @@ from .model_options import ModelChoice, load, model_options
 from .progress import Talker, stoppable, verbosity_options
 from .quality_options import quality_options, sized
 from .vos_clip import closing_lines, failed_as_dict, follow_clip
-from .workers import Share, gpus_for, run_workers
+from .workers import Share, processes_for, run_workers
 
 if TYPE_CHECKING:
     from segic_vos.choices import Choices
@@ -83,7 +83,12 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     metavar="SIZE",
     callback=_bytes,
     help="Choose the size, or --batch, so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a "
-    "CPU of this process's.",
+    "CPU of the processes' together.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Clips that are followed side by side, each in a process of its own.  [default: one for each GPU]",
 )
 @quality_options()
 @model_options
@@ -95,7 +100,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
 
     Writes masks (masks/NAME.png, with the ids and the palette of the given mask), overlay.mp4 and summary.json.
     Ctrl-C keeps what is finished; the same command with --resume goes on from there. Several clips are shared among
-    the host's GPUs, and among the processes of `torchrun -m segic_cli vos run ...`.
+    the host's GPUs, by --jobs, and among the processes of `torchrun -m segic_cli vos run ...`.
     """
     share = Share.from_environment()
     talker = Talker(quiet=options["quiet"] or options["as_json"], verbose=options["verbose"], bars=share.world == 1)
@@ -103,11 +108,13 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     choice = replace(choice, device=share.device(choice.device))
     choice, chosen = sized(choice, options["quality"], options["fovea"])
     paths = clip_paths(options["videos"], options["masks"], options["out"])
+    if options["max_memory"] is not None:
+        options["max_memory"] //= share.beside(options["device"])
     clips = [(each, _open(each, options)) for each in share.take(paths)]
-    gpus = gpus_for(options["device"], len(paths)) if share.world == 1 else 1
-    if gpus > 1 and _ARGUMENTS in ctx.meta:
+    processes = processes_for(options["device"], len(paths), options["jobs"]) if share.world == 1 else 1
+    if processes > 1:
         again = [sys.executable, "-m", __package__ or "segic_cli", "vos", "run", *ctx.meta[_ARGUMENTS]]
-        ctx.exit(run_workers(gpus, again))
+        ctx.exit(run_workers(processes, again))
     share.divide_cores()
     statuses = []
     if clips:

@@ -1,4 +1,4 @@
-"""Several processes that share the clips of one command: started by torchrun, or here, one for each GPU."""
+"""Several processes that share the clips of one command: started by torchrun, or here, as many as GPUs or as asked."""
 
 from __future__ import annotations
 
@@ -50,6 +50,10 @@ class Share:
         """This process's own GPU where any would do; else as wanted."""
         return wanted if self.world == 1 else own_gpu(wanted, self.local_rank)
 
+    def beside(self, wanted: str) -> int:
+        """How many of this host's processes, this one included, run on the device that this one takes."""
+        return -(-self.local_world // gpus(wanted)) if self.local_world > 1 else 1
+
     def divide_cores(self) -> None:
         """Give torch this process's part of the cores; each process by itself would take all, or under torchrun one."""
         if self.local_world == 1:
@@ -86,13 +90,20 @@ def own_gpu(wanted: str, local_rank: int) -> str:
     return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else wanted
 
 
-def gpus_for(device: str, clips: int) -> int:
-    """How many GPUs of this host can share so many clips; 1 where the user named a device."""
-    if clips < 2 or device not in ("auto", "cuda"):
+def gpus(wanted: str) -> int:
+    """How many devices processes are spread over: this host's GPUs where any would do, else the one that is named."""
+    if wanted not in ("auto", "cuda"):
         return 1
     import torch
 
-    return min(clips, torch.cuda.device_count()) if torch.cuda.is_available() else 1
+    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+
+
+def processes_for(wanted: str, clips: int, jobs: int | None) -> int:
+    """How many processes share so many clips: as many as asked for, else one for each GPU."""
+    if clips < 2:
+        return 1
+    return min(clips, jobs if jobs is not None else gpus(wanted))
 
 
 def run_workers(count: int, command: Sequence[str]) -> int:

@@ -14,10 +14,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from segic.errors import UsageError
-from segic_cli.workers import Share, run_workers
+from segic_cli.main import cli
+from segic_cli.workers import Share, processes_for, run_workers
 
 HEIGHT, WIDTH = 48, 64
 
@@ -162,3 +164,48 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
     share = Share(rank=7, world=8, local_rank=3, local_world=4)
     assert [share.device(name) for name in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda:1", "cuda:1", "cuda:0", "cpu"]
     assert Share().device("auto") == "auto"
+
+
+def test_clips_are_shared_by_as_many_processes_as_asked_for_or_as_there_are_gpus(monkeypatch):
+    assert [processes_for("auto", clips, jobs) for clips, jobs in ((1, 5), (3, 5), (9, 5), (9, None))] == [1, 3, 5, 1]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert [processes_for("auto", clips, None) for clips in (1, 3, 9)] == [1, 3, 4]
+    assert [processes_for("cuda:2", 9, jobs) for jobs in (None, 2)] == [1, 2]
+    assert processes_for("auto", 9, 1) == 1
+
+
+def test_processes_know_how_many_share_their_device(monkeypatch):
+    share = Share(rank=1, world=5, local_rank=1, local_world=5)
+    assert [share.beside(name) for name in ("auto", "cpu", "cuda:1")] == [5, 5, 5]
+    assert Share(1, 5, 0, 1).beside("auto") == 1
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [share.beside(name) for name in ("auto", "cpu", "cuda:1")] == [3, 5, 5]
+
+
+@pytest.mark.parametrize(("jobs", "started"), [("2", [2]), ("9", [3]), ("1", [])])
+def test_jobs_start_processes_with_the_same_arguments(folder, monkeypatch, jobs, started):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(folder)
+    asked = []
+    monkeypatch.setattr("segic_cli.vos.run_workers", lambda count, command: asked.append((count, command)) or 3)
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice, progress: pytest.fail("loaded") if started else exit(7))
+    arguments = ["vos", "run", "a.mp4", "b.mp4", "d.mp4", "--masks", "masks", "--out", "out", "--jobs", jobs]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == (3 if started else 7), result.output
+    assert [count for count, _ in asked] == started
+    assert all(command == [sys.executable, "-m", "segic_cli", *arguments] for _, command in asked)
+
+
+def test_memory_is_for_all_processes_of_a_device(folder, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(folder)
+    opened = []
+    monkeypatch.setattr("segic_cli.vos._open", lambda paths, options: opened.append(options["max_memory"]))
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice, progress: exit(7))
+    arguments = ["vos", "run", "a.mp4", "b.mp4", "--masks", "masks", "--out", "out", "--device", "cpu"]
+    assert CliRunner().invoke(cli, [*arguments, "--max-memory", "3G"]).exit_code == 7
+    assert opened == [1_500_000_000]
