@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from segic.backbones.fovea import fovea
 from segic.model import SEGIC
 from segic.propagation import Context
 
@@ -45,8 +46,8 @@ def wanted_tokens(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
 
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:
-    """Tokens of a frame after one with masks `labels`."""
-    return model.layout(wanted_tokens(model, labels)).tokens
+    """Tokens that a frame after one with masks `labels` takes, but for those that make their number a whole step."""
+    return fovea(wanted_tokens(model, labels)).tokens
 
 
 def fitting_size(model: SEGIC, labels: NDArray[np.int32], sizes: Sequence[int], tokens: int) -> int:
