@@ -82,13 +82,14 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     "--max-memory",
     metavar="SIZE",
     callback=_bytes,
-    help="Choose the size, or --batch, so that the run stays within it: 800M, 2G, 1.5GiB. Of the GPU's memory, or on a "
-    "CPU of the processes' together.",
+    help="Choose the size, or --batch, so that the run stays within it: 800M, 2G, 1.5GiB. Of each process: the GPU's "
+    "memory, or on a CPU the host's.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
-    help="Clips that are followed side by side, each in a process of its own.  [default: one for each GPU]",
+    help="Clips that are followed side by side, each in a process of its own; under torchrun its processes are "
+    "taken instead.  [default: one for each GPU]",
 )
 @quality_options()
 @model_options
@@ -108,8 +109,6 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     choice = replace(choice, device=share.device(choice.device))
     choice, chosen = sized(choice, options["quality"], options["fovea"])
     paths = clip_paths(options["videos"], options["masks"], options["out"])
-    if options["max_memory"] is not None:
-        options["max_memory"] //= share.beside(options["device"])
     clips = [(each, _open(each, options)) for each in share.take(paths)]
     processes = processes_for(options["device"], len(paths), options["jobs"]) if share.world == 1 else 1
     if processes > 1:

@@ -50,10 +50,6 @@ class Share:
         """This process's own GPU where any would do; else as wanted."""
         return wanted if self.world == 1 else own_gpu(wanted, self.local_rank)
 
-    def beside(self, wanted: str) -> int:
-        """How many of this host's processes, this one included, run on the device that this one takes."""
-        return -(-self.local_world // gpus(wanted)) if self.local_world > 1 else 1
-
     def divide_cores(self) -> None:
         """Give torch this process's part of the cores; each process by itself would take all, or under torchrun one."""
         if self.local_world == 1:
@@ -135,6 +131,7 @@ def run_workers(count: int, command: Sequence[str]) -> int:
 def _start(rank: int, count: int, command: Sequence[str]) -> subprocess.Popen[bytes]:
     share = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     environment = {**os.environ, **{name: str(value) for name, value in share.items()}}
+    environment.pop("MASTER_ADDR", None)  # it says that torchrun started them, which would be waited for
     # In a session of its own, a worker hears of Ctrl-C once, from `run_workers`, not from the terminal as well.
     return subprocess.Popen(command, env=environment, start_new_session=True)
 
