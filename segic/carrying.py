@@ -52,6 +52,8 @@ def within_reach(masks: Tensor, radius: int) -> Tensor:
 
     A pixel's displacement is a mixture of those of its token and of the next one, hence two tokens more.
     """
+    if not len(masks):
+        return torch.zeros(masks.shape[1] // SCALE, masks.shape[2] // SCALE, dtype=torch.bool, device=masks.device)
     covered = F.max_pool2d(masks.amax(0, keepdim=True).float(), SCALE)
     reach = radius + 2
     return F.max_pool2d(covered, 2 * reach + 1, stride=1, padding=reach)[0] > 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from segic.text import TextEncoder
 
 MAP_STRIDE = 4  # the paper's propagated mask is computed at a quarter of the canvas's resolution
-FOVEAE = 32  # numbers of tokens that foveated frames of a size can have
+FOVEAE = 32  # about so many numbers of tokens can foveated frames of a size have
 ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that memory does not grow with their number
 
 

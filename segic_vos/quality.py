@@ -17,10 +17,10 @@ NAMES: tuple[Quality, ...] = get_args(Quality)
 
 @dataclass(frozen=True)
 class Setting:
-    """size: pixels of whole frames, as `ModelConfig.size`. tokens: at most so many a foveated frame by the first masks,
-    which gives the largest of SIZES that they allow. Measured foveated: jf, mean J&F in percent on eight DAVIS-2016
-    train sequences (README); crowd, J&F on a clip of seven small objects (432x240); speed, frames a second of the whole
-    pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
+    """size: pixels of whole frames, as `ModelConfig.size`. tokens: at most so many does a foveated frame need by the
+    first masks, which gives the largest of SIZES that they allow. Measured foveated: jf, mean J&F in percent on eight
+    DAVIS-2016 train sequences (README); crowd, J&F on a clip of seven small objects (432x240); speed, frames a second
+    of the whole pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
     """
 
     size: int

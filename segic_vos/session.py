@@ -68,7 +68,7 @@ class VideoSession:
         meta: Tensor | None = None,
     ) -> "VideoSession":  # fmt: skip
         """A foveated session for objects such as in `labels`, (H, W) with 0 for background: at the largest of the
-        measured sizes at which a frame with these masks takes at most so many tokens.
+        measured sizes at which a frame with these masks needs at most so many tokens; a few more make whole steps.
         """
         fitted = model.at_size(fitting_size(model, labels, SIZES, tokens))
         return cls(fitted, probabilities=probabilities, meta=meta, foveated=True)

@@ -88,6 +88,7 @@ def test_what_is_carried_stays_between_what_there_was(seed):
 
 
 def test_nobody_is_carried():
+    assert not within_reach(torch.zeros(0, 8, 12), 2).any()
     assert carry(torch.zeros(0, 8, 12), torch.zeros(2, 2, 3)).shape == (0, 8, 12)
 
 

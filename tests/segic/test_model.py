@@ -331,11 +331,12 @@ def test_margins_without_recent_frames_are_zero(dense_model):
     assert not maps[:, :, 1].any()
 
 
-def test_margins_in_chunks(dense_model, monkeypatch):
+@pytest.mark.parametrize("local", [True, False], ids=["near", "far"])
+def test_margins_in_chunks(dense_model, monkeypatch, local):
     encoded = dense_model.encode(pictures(3))
     contexts = [dense_model.context(image, blocks(2), [1, 2]) for image in encoded[:2]]
     matching = MatchingConfig(3, 3)
-    grid = encoded[2].grid
+    grid = encoded[2].grid if local else None
     expected = margins_to(encoded[2].matching, contexts, [2, 1], matching, grid)
     assert expected.shape == (2, 112)
     monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE", 224 * 5)

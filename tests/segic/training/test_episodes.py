@@ -275,7 +275,8 @@ def test_padding_is_zero_after_normalisation() -> None:
 
 
 def test_plans_follow_their_probabilities_and_their_step() -> None:
-    recipe = load_recipe("segic-s")
+    changes = ["episode.video_lost=0.12", "episode.video_longer=0.5", "episode.video_most=5"]
+    recipe = load_recipe("segic-s", changes)
     plans = [plan_step(recipe, step) for step in range(3000)]
     assert plans[7] == plan_step(recipe, 7)
     assert np.mean([p.chain for p in plans]) == pytest.approx(0.82, abs=0.03)
