@@ -79,27 +79,22 @@ class Share:
 
 def own_gpu(wanted: str, local_rank: int) -> str:
     """The GPU of a process's own number on its host where any would do; else the device as wanted."""
+    count = _gpus(wanted)
+    return f"cuda:{local_rank % count}" if count else wanted
+
+
+def _gpus(wanted: str) -> int:
+    """How many GPUs this host has where any would do; 0 where the user named a device."""
     if wanted not in ("auto", "cuda"):
-        return wanted
+        return 0
     import torch
 
-    return f"cuda:{local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else wanted
-
-
-def gpus(wanted: str) -> int:
-    """How many devices processes are spread over: this host's GPUs where any would do, else the one that is named."""
-    if wanted not in ("auto", "cuda"):
-        return 1
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 1
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def processes_for(wanted: str, clips: int, jobs: int | None) -> int:
     """How many processes share so many clips: as many as asked for, else one for each GPU."""
-    if clips < 2:
-        return 1
-    return min(clips, jobs if jobs is not None else gpus(wanted))
+    return min(clips, jobs or max(1, _gpus(wanted)))
 
 
 def run_workers(count: int, command: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segic.tiles import TILE, tiles
+from segic.tiles import TILE, surroundings, tiles
 
 SCALE = 4  # rows and columns of a carried mask a token: those of the decoder's logits
 TEMPERATURE = 0.01  # of the softmax over cosines: a displacement is the mean over a few good matches
@@ -33,7 +33,8 @@ def token_flow(
     targets, sources = target.unflatten(0, grid), source.unflatten(0, grid)
     out = torch.zeros(2, *grid, device=target.device)
     for tile in tiles(grid, radius, size):
-        if wanted is not None and not wanted[tile.here].any():
+        # A GPU would have to be waited for, to save next to nothing.
+        if not at_once and wanted is not None and not wanted[tile.here].any():
             continue
         mine = targets[tile.here].flatten(0, 1)
         near = sources[tile.near].flatten(0, 1)
@@ -52,11 +53,8 @@ def within_reach(masks: Tensor, radius: int) -> Tensor:
 
     A pixel's displacement is a mixture of those of its token and of the next one, hence two tokens more.
     """
-    if not len(masks):
-        return torch.zeros(masks.shape[1] // SCALE, masks.shape[2] // SCALE, dtype=torch.bool, device=masks.device)
-    covered = F.max_pool2d(masks.amax(0, keepdim=True).float(), SCALE)
-    reach = radius + 2
-    return F.max_pool2d(covered, 2 * reach + 1, stride=1, padding=reach)[0] > 0
+    covered = F.max_pool2d((masks > 0).any(0, keepdim=True).float(), SCALE)[0] > 0
+    return surroundings(covered, radius + 2)
 
 
 def carry(masks: Tensor, flow: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from segic.correspondence import mean_similarity, upsampled_norm
 from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
-from segic.ownership import partition
+from segic.ownership import claims, partition
 from segic.propagation import Context, carried_masks, dense_maps
 from segic.target_model import fit_target_model
 
@@ -235,8 +235,7 @@ class SEGIC:
         if self.config.matching is None:
             full = F.interpolate(logits[None], image.canvas.padded, mode="bilinear", align_corners=False)[0]
             return self._context(image, token_centres((full > 0).float(), image.grid), entities)
-        best = logits.amax(0, keepdim=True)
-        mine = (logits == best) & (logits > 0)
+        mine = claims(logits)
         return self._context(image, coverage(mine, image.grid), entities, mine.float() if self._carry else None)
 
     def _context(

@@ -1,11 +1,16 @@
-"""Which entity of an example owns each of its tokens, from what the entities' masks cover of them."""
+"""Which entity of an example owns each of its pixels and tokens."""
 
 import torch
 from torch import Tensor
 
 
+def claims(logits: Tensor) -> Tensor:
+    """(..., N, H, W) logits -> the same shape, bool: which entity's each pixel is, that of its largest above zero."""
+    return (logits > 0) & (logits == logits.amax(-3, keepdim=True))
+
+
 def partition(weights: Tensor, least: float = 0.5) -> Tensor:
-    """(N, h, w) coverage -> (hw,) int64: each token's owner, 0 for background, 1..N.
+    """(N, h, w) coverage by the entities' masks -> (hw,) int64: each token's owner, 0 for background, 1..N.
 
     least: the share of a token that an entity must cover to own it where no other entity does; the background needs the
     rest. Below a half, thin parts own tokens too, which they hardly ever cover by majority. An entity too small to own

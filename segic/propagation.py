@@ -14,7 +14,7 @@ from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
 PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
-PAIRS_AT_ONCE_CPU = 2**21  # at most on a CPU: more would leave its caches before they are ranked
+PAIRS_AT_ONCE_CPU = 2**21  # the same on a CPU: more would leave its caches before they are ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def margins_to(
     if grid is not None:
         near = window(grid, matching.radius, target.device)
         far = ~(near if seen is None else near[seen]).repeat(1, len(tokens))[:, order]
-    pairs = min(PAIRS_AT_ONCE, PAIRS_AT_ONCE_CPU) if target.device.type == "cpu" else PAIRS_AT_ONCE
+    pairs = PAIRS_AT_ONCE_CPU if target.device.type == "cpu" else PAIRS_AT_ONCE
     rows = max(1, pairs // len(group))
     out = []
     for start in range(0, len(target), rows):

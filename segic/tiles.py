@@ -60,6 +60,11 @@ def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> I
             )
 
 
+def surroundings(covered: Tensor, radius: int) -> Tensor:
+    """(h, w) bool -> the same, with all that is at most `radius` rows and columns away."""
+    return F.max_pool2d(covered[None, None].float(), 2 * radius + 1, stride=1, padding=radius)[0, 0] > 0
+
+
 def near_margins(
     target: Tensor,
     tokens: Sequence[Tensor],
@@ -83,12 +88,11 @@ def near_margins(
     frames = torch.arange(len(tokens), device=device) * (h * w)
     totals = torch.bincount(group, minlength=entities + 1)
     out = torch.empty(entities, len(target), device=device)
-    for tile in tiles(grid, radius, TILE if seen is None else SPARSE_TILE):
-        here = _flat(tile.rows, tile.columns, w, device)
-        mine = here
-        if seen is not None:
-            mine = tile.holds(seen // w, seen % w).nonzero()[:, 0]
-            here = seen[mine]
+    size = TILE if seen is None else SPARSE_TILE
+    positions = torch.arange(h * w, device=device) if seen is None else seen
+    y, x = positions // w, positions % w
+    for tile in tiles(grid, radius, size):
+        mine = tile.holds(y, x).nonzero()[:, 0]
         inside = (frames[:, None] + _flat(tile.near_rows, tile.near_columns, w, device)).flatten()
         owners = group[inside]
         # What lies outside of the tile counts as similarity 0; more than `topk` of a group are never looked at.
@@ -98,7 +102,7 @@ def near_margins(
         index = torch.cat([inside, torch.full_like(outside, len(sources) - 1)])[order]
         products = target[_whole_steps(mine)] @ sources[_whole_steps(index)].T
         similarity = products[: len(mine), : len(index)]
-        similarity.masked_fill_(_far(tile, here, index, grid, radius), 0)
+        similarity.masked_fill_(_far(tile, y[mine], x[mine], index, grid, radius), 0)
         out[:, mine] = entity_margins(similarity.float(), owners, entities, topk)
     return out
 
@@ -116,13 +120,13 @@ def _whole_steps(index: Tensor) -> Tensor:
     return F.pad(index, (0, -len(index) % STEP))
 
 
-def _far(tile: Tile, here: Tensor, index: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
-    """(T, S) bool: which pairs are too far apart. here: (T,) positions of the tile's tokens in their frame. index: (S,)
-    of the others in theirs, one frame after the other.
+def _far(tile: Tile, y: Tensor, x: Tensor, index: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
+    """(T, S) bool: which pairs are too far apart. y, x: (T,) rows and columns of the tile's tokens. index: (S,)
+    positions of the others in their frames, one frame after the other.
     """
-    y, x = index // grid[1] % grid[0], index % grid[1]
+    other_y, other_x = index // grid[1] % grid[0], index % grid[1]
     rows = torch.arange(tile.rows.start, tile.rows.stop, device=index.device)
     columns = torch.arange(tile.columns.start, tile.columns.stop, device=index.device)
     # By rows and by columns first: comparing all pairs costs many times as much as looking both up.
-    far_y, far_x = (rows[:, None] - y).abs() > radius, (columns[:, None] - x).abs() > radius
-    return far_y[here // grid[1] - tile.rows.start] | far_x[here % grid[1] - tile.columns.start]
+    far_y, far_x = (rows[:, None] - other_y).abs() > radius, (columns[:, None] - other_x).abs() > radius
+    return far_y[y - tile.rows.start] | far_x[x - tile.columns.start]

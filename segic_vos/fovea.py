@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.backbones.fovea import fovea
 from segic.model import SEGIC
 from segic.propagation import Context
+from segic.tiles import surroundings
 
 MARGIN = 4  # tokens around an object that are seen at full resolution: how far it may go in a frame
 
@@ -35,7 +35,7 @@ def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
 
 def around(covered: Tensor) -> Tensor:
     """(h, w) bool -> the same, with all that is at most MARGIN rows and columns away."""
-    return F.max_pool2d(covered[None, None].float(), 2 * MARGIN + 1, stride=1, padding=MARGIN)[0, 0] > 0
+    return surroundings(covered, MARGIN)
 
 
 def wanted_tokens(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:

@@ -17,7 +17,7 @@ from segic.correspondence import entity_margins, mean_similarity, upsampled_norm
 from segic.decoder import Decoder, Output
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import MAP_STRIDE, token_centres
-from segic.ownership import partition
+from segic.ownership import claims, partition
 from segic.target_model import fit_target_model
 
 EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
@@ -159,7 +159,7 @@ def as_example(config: ModelConfig, frames: Frames, logits: Tensor) -> Tensor:
         assert frames.canvas is not None
         logits = F.interpolate(logits.float(), frames.canvas, mode="bilinear", align_corners=False)
         return (logits > 0).float()
-    return ((logits > 0) & (logits == logits.amax(1, keepdim=True))).float()
+    return claims(logits).float()
 
 
 def _again(example: tuple[int, Tensor], recent: tuple[int, Tensor]) -> bool:

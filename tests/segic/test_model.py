@@ -339,9 +339,9 @@ def test_margins_in_chunks(dense_model, monkeypatch, local):
     grid = encoded[2].grid if local else None
     expected = margins_to(encoded[2].matching, contexts, [2, 1], matching, grid)
     assert expected.shape == (2, 112)
-    monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE", 224 * 5)
+    monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE_CPU", 224 * 5)
     torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], matching, grid), expected)
-    monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE", 1)
+    monkeypatch.setattr(segic.propagation, "PAIRS_AT_ONCE_CPU", 1)
     torch.testing.assert_close(margins_to(encoded[2].matching, contexts, [2, 1], matching, grid), expected)
 
 
