@@ -1,7 +1,7 @@
 """What the published procedure does between the backbone's features and an object's logits; see `published`."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -14,7 +14,9 @@ from segic.decoder import Decoder
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import SEGIC
 from segic.ownership import partition
-from segic.target_model import TargetModel, fit_target_model
+from segic.propagation import Context
+from segic.renewal import certain, renewed
+from segic.target_model import TargetModel, fit, moments
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
 VIDEO_EPS = 1e-4  # the released video code's, in the cosine
@@ -100,7 +102,9 @@ class DenseSteps:
         self._matching = model.config.matching
         self._decoder = model.decoder
         self._given: _Example | None = None
-        self._fitted: TargetModel | None = None
+        self._fitted: Context | None = None
+        self._renew_every = model.config.renew_every
+        self._steps = 0
         self._recent: deque[_Example] = deque(maxlen=max(1, model.config.recent))
 
     def start(self, features: Tensor, pixels: Tensor, canvas: Canvas, masks: Tensor) -> None:
@@ -131,6 +135,9 @@ class DenseSteps:
         best = logits.amax(0, keepdim=True)
         mine = ((logits == best) & (logits > 0)).float()
         self._recent.append(self._example(features, coverage(mine, grid), mine))
+        self._steps += 1
+        if self._renew_every and self._steps % self._renew_every == 0:
+            self._renew(scores)
         return logits, scores
 
     def _example(self, features: Tensor, weights: Tensor, masks: Tensor) -> _Example:
@@ -153,12 +160,22 @@ class DenseSteps:
         return carry(last.masks, flow)[None]
 
     def _target_model(self) -> TargetModel:
-        """The given example's, fitted once."""
+        """The given example's."""
         assert self._given is not None
         if self._fitted is None:
             group = partition(self._given.weights, self._matching.ridge_share)
-            self._fitted = fit_target_model(self._given.tokens, group, len(self._given.visual), self._matching.ridge)
-        return self._fitted
+            known = moments(self._given.tokens, group, len(self._given.visual))
+            fitted = fit([known], self._matching.ridge)
+            self._fitted = replace(_context(self._given), target_model=fitted, moments=known)
+        assert self._fitted.target_model is not None
+        return self._fitted.target_model
+
+    def _renew(self, scores: list[float]) -> None:
+        """Fits it anew, to the last frame as well, where that is certain enough."""
+        last = _context(self._recent[-1])
+        present = (key for key, shown in zip(last.entities, last.present, strict=True) if shown)
+        if self._fitted is not None and certain(dict(enumerate(scores)), present):
+            self._fitted = renewed(self._fitted, last, self._matching.ridge)
 
     def _instances(self) -> Tensor:
         """(1, N, R, C): the given example's feature, and the last frame's where the object was seen in it."""
@@ -168,6 +185,14 @@ class DenseSteps:
             return self._given.visual[None, :, None]
         seen = torch.where(last.present[:, None], last.visual, self._given.visual)
         return torch.stack([self._given.visual, seen], 1)[None]
+
+
+def _context(example: _Example) -> Context:
+    """The same as segic has it, for the target model. Objects are numbered from 0."""
+    present = tuple(example.present.tolist())
+    entities = tuple(range(len(present)))
+    weights = example.weights.flatten(1)
+    return Context(entities, example.visual, present, example.tokens, example.group, weights)
 
 
 def _window(grid: tuple[int, int], radius: int, device: torch.device) -> Tensor:

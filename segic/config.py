@@ -15,6 +15,8 @@ class MatchingConfig:
     ridge:  above 0, a linear model of each example's tokens (`segic.target_model`), regularised by this, makes one more
             propagated mask.
     ridge_share: the share of a token that an entity must cover for the linear model to count it as the entity's.
+    renew:  above 0, in video the linear models are fitted anew every so many frames, to the example and the last frame
+            together (`segic.renewal`).
     width:  of the metric in which tokens are compared (`segic.metric`), at most the features'; 0 compares the features
             as they are.
     carry:  above 0, the masks of the last recent frame move along with its tokens (`segic.carrying`), each of which is
@@ -25,6 +27,7 @@ class MatchingConfig:
     radius: int = 12
     ridge: float = 0.0
     ridge_share: float = 0.5
+    renew: int = 0
     width: int = 0
     carry: int = 0
 
@@ -76,6 +79,11 @@ class ModelConfig:
     recent: int = 1
     reappear: float = 0.0
     instructions: InstructionConfig = field(default_factory=InstructionConfig)
+
+    @property
+    def renew_every(self) -> int:
+        """After how many frames of a video the examples' linear models are fitted anew; 0 for never."""
+        return self.matching.renew if self.matching is not None and self.matching.ridge else 0
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -37,7 +37,7 @@ PRESETS: Mapping[str, Preset] = {
                 layers=(6, 9, 12),
                 size=476,
                 canvas="frame",
-                matching=MatchingConfig(ridge=0.2, ridge_share=0.3, width=512, carry=6),
+                matching=MatchingConfig(ridge=0.2, ridge_share=0.3, renew=5, width=512, carry=6),
                 residual=True,
                 mixer=96,
                 detail=24,

@@ -10,7 +10,7 @@ from segic.backbones.fovea import Fovea
 from segic.carrying import SCALE, carry, token_flow, within_reach
 from segic.config import MatchingConfig
 from segic.correspondence import entity_margins, window
-from segic.target_model import TargetModel
+from segic.target_model import Moments, TargetModel
 from segic.tiles import near_margins
 
 PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
@@ -27,7 +27,8 @@ class Context:
     matching: (h * w, D) tokens, group (h * w,) int64 (0 background, else 1 + position in `entities`) and weights
               (n, h * w), what each entity covers of them: for dense matching.
     masks:    (n, 4h, 4w) what each entity covers of the logits' pixels, for models that carry masks, else None.
-    target_model: of given examples, for models that use one, else None.
+    target_model: of given examples, for models that use one, else None. moments: what it was fitted to, for models that
+              fit it anew, else None.
     """
 
     entities: tuple[int, ...]
@@ -38,6 +39,7 @@ class Context:
     weights: Tensor | None = None
     masks: Tensor | None = None
     target_model: TargetModel | None = None
+    moments: Moments | None = None
 
 
 def dense_maps(

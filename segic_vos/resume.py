@@ -1,15 +1,16 @@
 """Go on with a run that was stopped.
 
-What the model carries from frame to frame is of constant size: the given masks and the last few frames with their
-masks. So of the finished frames only those are encoded again, and the one before them, which says where to look
-closely; their masks are read from the files that were written. The overlay and the RLE file are made anew from the mask
-files, which costs decoding but no model. The masks of the last frames are restored as written, without the model's own
-fractional certainty: a resumed run may differ in a few edge pixels from one that was never stopped.
+What the model carries from frame to frame is of constant size: the given masks, the last few frames with their masks,
+and the last one that the examples' linear models were fitted to. So of the finished frames only those are encoded
+again, and the ones before them, which say where to look closely; their masks are read from the files that were written.
+The overlay and the RLE file are made anew from the mask files, which costs decoding but no model. The masks of the last
+frames are restored as written, without the model's own fractional certainty: a resumed run may differ in a few edge
+pixels from one that was never stopped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import SegicError, UsageError
+from segic.renewal import certain
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.outputs import Outputs
 from segic_vos.pipeline import Follower
@@ -33,8 +35,11 @@ _DECISIVE_MODEL = ("name", "size", "foveated", "weights")
 class Resumable(Follower, Protocol):
     """The part of `VideoSession` that restores its state."""
 
-    def remember(self, encoded: Any, labels: NDArray[np.int32], /) -> None:
-        """Take a recent frame's masks as known."""
+    def remember(self, encoded: Any, labels: NDArray[np.int32], scores: Mapping[int, float], /) -> None:
+        """Take a frame's masks and their scores as known."""
+
+    def skip(self) -> None:
+        """Count a frame of which nothing need be known."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +84,18 @@ def replay(
     *,
     session: Resumable,
     recent: int,
+    renew_every: int,
     annotation_of: Callable[[Frame], Annotation | None],
     sinks: Sequence[Sink],
     on_result: Callable[[Frame, FrameResult], None],
 ) -> None:
     """Take the finished frames from `frames`, restore `session`, and write them once more to `sinks`.
 
-    recent: how many frames back the session looks.
+    recent: how many frames back the session looks. renew_every: of its model (`ModelConfig.renew_every`).
     Raises UsageError where the frames are not those that were recorded.
     """
+    renewed = _last_renewal(finished.records(outputs), renew_every)
+    first = finished.frames - recent - 1  # one more, from whose masks follows what the next one sees
     for position, record in enumerate(finished.records(outputs)):
         frame = next(frames, None)
         if frame is None or frame.name != record.name:
@@ -100,12 +108,25 @@ def replay(
         annotation = annotation_of(frame)
         if annotation is not None:
             session.step_encoded(session.encode(frame.pixels, whole=True), annotation)
-        elif position >= finished.frames - recent - 1:  # one more, from whose masks follows what the next one sees
-            session.remember(session.encode(frame.pixels, whole=False), labels)
+        elif position >= first or (renewed is not None and position in (renewed - 1, renewed)):
+            session.remember(session.encode(frame.pixels, whole=False), labels, record.scores)
+        else:
+            session.skip()
         result = FrameResult(labels, tuple(sorted(record.areas)), record.scores, record.given)
         for sink in sinks:
             sink.write(frame, result)
         on_result(frame, result)
+
+
+def _last_renewal(records: Iterable[FrameRecord], every: int) -> int | None:
+    """Which frame the examples' linear models were last fitted to, if any: the session's own rule."""
+    last, predicted = None, 0
+    for position, record in enumerate(records):
+        predicted = 0 if record.given else predicted + 1
+        present = (key for key, area in record.areas.items() if area)
+        if every and predicted and predicted % every == 0 and certain(record.scores, present):
+            last = position
+    return last
 
 
 def mask_path(outputs: Outputs, name: str) -> Path:

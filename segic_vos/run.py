@@ -204,6 +204,7 @@ class _Run:
                 self._outputs,
                 session=session,
                 recent=self._model.config.recent,
+                renew_every=self._model.config.renew_every,
                 annotation_of=self._annotation,
                 sinks=sinks.anew,
                 on_result=self._talk.result,

@@ -1,7 +1,7 @@
 """One video, frame by frame: the first masks, propagation, and masks given later are one call."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from segic.errors import UsageError
 from segic.images import to_batch
 from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.propagation import Context
+from segic.renewal import certain
 from segic_vos.fovea import around, fitting_size, last_seen
 from segic_vos.frames import Annotation, FrameResult
 from segic_vos.quality import QUALITIES, SIZES
@@ -61,6 +62,7 @@ class VideoSession:
         self._recent: deque[Context] = deque(maxlen=max(1, model.config.recent))
         self._size: tuple[int, int] | None = None
         self._last_seen: dict[int, Tensor] = {}
+        self._predicted = 0  # frames since masks were given
 
     @classmethod
     def close_to(
@@ -127,9 +129,10 @@ class VideoSession:
             scores = dict(zip(followed, prediction.scores[kept].clamp(0, 1).tolist(), strict=True))
             probabilities = full.sigmoid().to(torch.float16).cpu().numpy() if self.probabilities else None
             if annotation is None:  # last: a frame that runs out of memory can be tried again
-                self._recent.append(self.model.remember(image, logits, followed))
+                self._learn(self.model.remember(image, logits, followed), scores)
         if annotation is not None:
             self._ids = tuple(sorted({*self._ids, *shown}))
+            self._predicted = 0
             labels = np.where(annotation.labels != 0, annotation.labels, labels)
             scores.update(dict.fromkeys(shown, 1.0))
             if shown:
@@ -141,15 +144,31 @@ class VideoSession:
                 probabilities = self._given_probabilities(labels, followed, probabilities)
         return FrameResult(labels, self._ids, dict(sorted(scores.items())), annotation is not None, probabilities)
 
-    def remember(self, image: Encoded, labels: NDArray[np.int32]) -> None:
-        """Takes a frame whose masks are known, (H, W) of the session's ids, as a recent one without predicting it.
+    def remember(self, image: Encoded, labels: NDArray[np.int32], scores: Mapping[int, float] | None = None) -> None:
+        """Takes a frame whose masks are known, (H, W) of the session's ids, as if it had just predicted them, with
+        these scores; without any, nobody is certain.
 
         Used to go on with a video that was interrupted: first the given frames through `step_encoded`, then the last
-        few written masks through this.
+        few written masks through this, and `skip` for frames in between.
         """
         self._check_size(image)
         if self._ids:
-            self._recent.append(self._example(image, labels, self._ids))
+            self._learn(self._example(image, labels, self._ids), scores or dict.fromkeys(self._ids, 0.0))
+
+    def skip(self) -> None:
+        """Counts a frame that was predicted earlier and of which the frames to come need nothing."""
+        self._predicted += 1
+
+    def _learn(self, frame: Context, scores: Mapping[int, float]) -> None:
+        """Takes a predicted frame as a recent one, and every few frames for the examples' linear models."""
+        given, every = self._given, self.model.config.renew_every
+        if every and (self._predicted + 1) % every == 0:
+            present = (key for key, shown in zip(frame.entities, frame.present, strict=True) if shown)
+            if certain(scores, present):
+                given = [self.model.renew(example, frame) for example in given]
+        self._given = given
+        self._predicted += 1
+        self._recent.append(frame)
 
     def _example(self, image: Encoded, labels: NDArray[np.int32], ids: Sequence[int]) -> Context:
         masks = torch.from_numpy(np.stack([labels == i for i in ids]))

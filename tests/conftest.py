@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class ColourSession:
     def __init__(self) -> None:
         self.colours: dict[int, np.ndarray] = {}
         self.remembered: list[np.ndarray] = []
+        self.skipped = 0
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -74,8 +75,11 @@ class ColourSession:
         labels = keys[distance.argmin(axis=0)].astype(np.int32)
         return FrameResult(labels, self.ids, dict.fromkeys(self.ids, 0.5))
 
-    def remember(self, encoded: np.ndarray, labels: np.ndarray) -> None:
+    def remember(self, encoded: np.ndarray, labels: np.ndarray, scores: Mapping[int, float]) -> None:
         self.remembered.append(labels)
+
+    def skip(self) -> None:
+        self.skipped += 1
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ class Matching(Part):
     radius: int | None = Field(default=None, ge=1)
     ridge: float | None = Field(default=None, ge=0)
     ridge_share: float | None = Field(default=None, gt=0, lt=1)
+    renew: int | None = Field(default=None, ge=0)
     width: int | None = Field(default=None, ge=0)
     carry: int | None = Field(default=None, ge=0)
 

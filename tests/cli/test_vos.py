@@ -86,8 +86,11 @@ class Interrupting:
         self.steps += 1
         return self.session.step_encoded(encoded, annotation)
 
-    def remember(self, encoded, labels):
-        self.session.remember(encoded, labels)
+    def remember(self, encoded, labels, scores):
+        self.session.remember(encoded, labels, scores)
+
+    def skip(self):
+        self.session.skip()
 
 
 @pytest.fixture

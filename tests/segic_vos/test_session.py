@@ -492,6 +492,78 @@ def test_remembering_restores_the_session(model):
         assert whole.scores == resumed.scores
 
 
+RENEWING = replace(DENSE, matching=replace(DENSE.matching, renew=2))
+
+
+def renewals(monkeypatch) -> list[Context]:
+    """The frames that examples' linear models are fitted to from now on, once for every example. Most are certain."""
+    monkeypatch.setattr("segic.renewal.CERTAIN", 0.01)
+    seen: list[Context] = []
+
+    def watch(self, example, later):
+        seen.append(later)
+        return replace(example)
+
+    monkeypatch.setattr(SEGIC, "renew", watch)
+    return seen
+
+
+def test_linear_models_are_fitted_anew_every_few_frames(monkeypatch):
+    """To the frame that was just predicted, counted from the last one with given masks."""
+    seen, session, frames = renewals(monkeypatch), VideoSession(build(RENEWING)), clip(10)
+    counts = []
+    for number, frame in enumerate(frames):
+        session.step(frame, two_blocks() if number in (0, 5) else None)
+        counts.append(len(seen))
+        assert all(context is not session.state.given[-1] for context in seen)
+        if len(seen) > (counts[-2] if number else 0):
+            assert seen[-1] is session.state.recent[-1]
+    # With frame 5's masks there are two examples, and frame 6 is the first after them.
+    assert counts == [0, 0, 1, 1, 2, 2, 2, 4, 4, 6]
+
+
+def test_linear_models_stay_where_nobody_is_certain(monkeypatch):
+    monkeypatch.setattr("segic.renewal.CERTAIN", 1.1)
+    session = VideoSession(build(RENEWING))
+    for number, frame in enumerate(clip(5)):
+        session.step(frame, two_blocks() if number == 0 else None)
+    assert session.state.given[0].moments is not None
+    assert session.state.given[0].target_model is not None
+    first = VideoSession(build(RENEWING))
+    first.step(clip(1)[0], two_blocks())
+    expected = first.state.given[0].target_model
+    assert expected is not None
+    assert torch.equal(session.state.given[0].target_model.weight, expected.weight)
+
+
+def test_a_model_that_renews_differs_from_one_that_does_not(monkeypatch):
+    monkeypatch.setattr("segic.renewal.CERTAIN", 0.0)
+    weights = []
+    for config in (RENEWING, DENSE):
+        session = VideoSession(build(config))
+        for number, frame in enumerate(clip(3)):
+            session.step(frame, two_blocks() if number == 0 else None)
+        (given,) = session.state.given
+        assert given.target_model is not None
+        weights.append(given.target_model.weight)
+        assert (given.moments is None) == (config is DENSE)
+    assert not torch.equal(*weights)
+
+
+def test_frames_that_are_skipped_count(monkeypatch):
+    """Of an interrupted clip, the frames that are remembered renew what they renewed when they were predicted."""
+    seen, model = renewals(monkeypatch), build(RENEWING)
+    frames = [model.encode(torch.from_numpy(f).permute(2, 0, 1)[None])[0] for f in clip(6)]
+    session = VideoSession(model)
+    session.step_encoded(frames[0], two_blocks())
+    session.skip()
+    session.remember(frames[2], two_blocks().labels, {1: 0.9, 2: 0.9})
+    assert seen == [session.state.recent[-1]]
+    session.skip()
+    session.remember(frames[4], two_blocks().labels)  # without scores nobody is certain
+    assert len(seen) == 1
+
+
 def test_remembering_what_was_written_comes_near(dense):
     """A resumed run has the written masks in place of the model's own logits: a few tokens at the rim differ."""
     frames = [dense.encode(torch.from_numpy(f).permute(2, 0, 1)[None])[0] for f in clip(6)]

@@ -1,0 +1,93 @@
+"""Which finished frames are looked at again by a run that goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segic_vos.frames import Annotation, Frame, FrameResult
+from segic_vos.outputs import Outputs
+from segic_vos.records import FrameRecord
+from segic_vos.resume import Finished, mask_path, replay
+
+PICTURE = np.zeros((4, 6, 3), np.uint8)
+MASKS = Annotation(np.eye(4, 6, dtype=np.int32), (1,))
+
+
+class Told:
+    """A session that writes down what it is told of every frame."""
+
+    def __init__(self) -> None:
+        self.frames: list[str] = []
+
+    def encode(self, pixels: np.ndarray, *, whole: bool) -> bool:
+        return whole
+
+    def step_encoded(self, encoded: bool, annotation: Annotation | None = None) -> FrameResult:
+        assert encoded
+        assert annotation is not None
+        self.frames.append("given")
+        return FrameResult(annotation.labels, (1,))
+
+    def remember(self, encoded: bool, labels: np.ndarray, scores: dict[int, float]) -> None:
+        assert not encoded
+        self.frames.append(f"remembered {scores[1]}")
+
+    def skip(self) -> None:
+        self.frames.append("skipped")
+
+
+def record(index: int, score: float = 0.9, area: int = 4, given: bool = False) -> FrameRecord:
+    return FrameRecord(index, f"{index:05d}", given, {1: area}, {1: score})
+
+
+def told(tmp_path: Path, records: list[FrameRecord], renew_every: int) -> list[str]:
+    outputs = Outputs(tmp_path)
+    outputs.masks.mkdir(parents=True)
+    outputs.records.write_text("".join(one.to_json() + "\n" for one in records))
+    for one in records:
+        Image.fromarray(MASKS.labels.astype(np.uint8)).save(mask_path(outputs, one.name))
+    session = Told()
+    frames = iter(Frame(one.index, one.name, PICTURE) for one in records)
+    replay(
+        frames, Finished(len(records)), outputs, session=session, recent=1, renew_every=renew_every,
+        annotation_of=lambda frame: MASKS if records[frame.index].given else None, sinks=[],
+        on_result=lambda _frame, _result: None,
+    )  # fmt: skip
+    return session.frames
+
+
+FOUND = [record(0, given=True), *(record(i) for i in range(1, 10))]
+
+
+@pytest.mark.parametrize(
+    ("changed", "renew_every", "expected"),
+    [
+        pytest.param({}, 0, {8, 9}, id="never renewed"),
+        pytest.param({}, 4, {7, 8, 9}, id="renewed at 8, which the last two are near"),
+        pytest.param({}, 6, {5, 6, 8, 9}, id="renewed at 6"),
+        pytest.param({8: record(8, score=0.4)}, 4, {3, 4, 8, 9}, id="uncertain at 8, so renewed at 4"),
+        pytest.param({8: record(8, area=0)}, 4, {3, 4, 8, 9}, id="nobody there at 8"),
+        pytest.param({3: record(3, given=True)}, 4, {6, 7, 8, 9}, id="counted from the last given masks"),
+        pytest.param({7: record(7, given=True)}, 5, {4, 5, 8, 9}, id="renewed before the last given masks"),
+        pytest.param({}, 10, {8, 9}, id="not yet"),
+    ],
+)
+def test_frames_that_are_remembered(
+    tmp_path: Path, changed: dict[int, FrameRecord], renew_every: int, expected: set[int]
+) -> None:
+    records = [changed.get(one.index, one) for one in FOUND]
+    given = {one.index for one in records if one.given}
+    frames = told(tmp_path, records, renew_every)
+    assert {i for i, what in enumerate(frames) if what.startswith("remembered")} == expected
+    assert {i for i, what in enumerate(frames) if what == "given"} == given
+    assert {i for i, what in enumerate(frames) if what == "skipped"} == set(range(10)) - expected - given
+
+
+def test_scores_are_remembered(tmp_path: Path) -> None:
+    records = [*FOUND[:-1], replace(FOUND[-1], scores={1: 0.25})]
+    assert told(tmp_path, records, 0)[-1] == "remembered 0.25"
