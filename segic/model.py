@@ -195,7 +195,7 @@ class SEGIC:
                 features[i : i + 1],
                 embedding[i : i + 1],
                 # Each by itself: a view would keep the whole batch.
-                self._tokens(features[i : i + 1], layout).to(precision) if dense else None,
+                self._matching_tokens(features[i : i + 1], layout).to(precision) if dense else None,
                 one(norm, i),
                 one(detail, i),
                 canvas,
@@ -204,7 +204,7 @@ class SEGIC:
             for i in range(features.shape[0])
         ]
 
-    def _tokens(self, features: Tensor, layout: Fovea | None) -> Tensor:
+    def _matching_tokens(self, features: Tensor, layout: Fovea | None) -> Tensor:
         """(h * w, D) an image's tokens for dense matching; features: (1, C, h, w)."""
         if layout is None:
             return self.decoder.matching(features)[0]

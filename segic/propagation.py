@@ -99,6 +99,11 @@ def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[
     return total / shown.clamp(min=1)
 
 
+def _in_parts(device: torch.device) -> bool:
+    """Whether nearby tokens are compared tile by tile: a GPU would rather form all pairs than wait for many parts."""
+    return device.type == "cpu"
+
+
 def margins_to(
     target: Tensor,
     contexts: Sequence[Context],
@@ -121,7 +126,7 @@ def margins_to(
         groups.append(lookup[context.group])
         tokens.append(context.matching)
     group = torch.cat(groups)
-    if grid is not None and target.device.type == "cpu":  # a GPU would rather form all pairs than wait for many parts
+    if grid is not None and _in_parts(target.device):
         return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk, seen)
     group, order = group.sort()  # sorted, each entity's columns are a slice of the products
     others = torch.cat(tokens)[order]

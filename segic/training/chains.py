@@ -44,7 +44,6 @@ def group_loss(
     generator: torch.Generator,
 ) -> Terms:  # fmt: skip
     """The loss of one group. generator: where the loss's points are drawn, on the group's device."""
-    masks = group.batch.masks
     example, middle, last = _roles(group, plan)
     chain = middle is not None
     first_target = middle if middle is not None else last
@@ -52,39 +51,45 @@ def group_loss(
     again = example if reverse else last
     beginning = middle if plan.first else None
     both = (chain or reverse) and beginning is None
+    given = example if beginning is None else beginning
+    # Nobody can be found who is not shown.
+    masks = group.batch.masks * (group.batch.masks[:, given].flatten(2).amax(-1) > 0)[:, None, :, None, None]
     frames = prepare(decoder, group.batch, tuple(dict.fromkeys((first_target, again))) if both else (last,))
 
-    def ask(target: int, *shown: tuple[int, Tensor], wanted: Tensor | None = None) -> "tuple[Output, _Scores]":
-        out = predict(
-            decoder, config, frames, target, *shown, meta=group.meta, negatives=group.negatives,
-            crossed_points=crossed_points,
-        )  # fmt: skip
-        return out, _score(out, masks[:, target] if wanted is None else wanted, loss, generator)
+    def ask(target: int, *shown: tuple[int, Tensor], trained: bool = True) -> Output:
+        with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
+            return predict(
+                decoder, config, frames, target, *shown, meta=group.meta, negatives=group.negatives,
+                crossed_points=crossed_points,
+            )  # fmt: skip
 
+    def score(out: Output, target: int) -> "_Scores":
+        return _score(out, masks[:, target], loss, generator)
+
+    shown = given, masks[:, given]
     if beginning is not None:
-        given = beginning, masks[:, beginning]
-        shown = given[1].flatten(2).amax(-1)[..., None, None] > 0  # nobody can be found who is not shown
-        _, only = ask(last, given, given, wanted=masks[:, last] * shown)
+        only = score(ask(last, shown, shown), last)
         return _terms(only, only)
-    out, one = ask(first_target, (example, masks[:, example]))
+    longer = plan.longer if chain and not reverse else 0
+    out = ask(first_target, shown, trained=not longer)
+    scores = [] if longer else [score(out, first_target)]
     if reverse:
-        _, two = ask(example, (first_target, as_example(config, frames, out.logits)))
+        scores.append(score(ask(example, (first_target, as_example(config, frames, out.logits))), example))
     elif middle is not None:
         known = as_example(config, frames, out.logits) if plan.predicted else masks[:, middle]
         if plan.disturbed:
             known = disturb(known, generator)
         if plan.lost:
             known = lose(known, generator)
-        out, two = ask(last, (example, masks[:, example]), (middle, known))
-        here, there = last, middle
-        for _ in range(plan.longer):
+        here, there = middle, last
+        for number in range(1, longer + 2):
+            trained = number >= longer  # the last two
+            out = ask(there, shown, (here, known), trained=trained)
+            if trained:
+                scores.append(score(out, there))
             known = as_example(config, frames, out.logits)
-            out, following = ask(there, (example, masks[:, example]), (here, known))
-            one, two = two, following
             here, there = there, here
-    else:
-        return _terms(one, one)
-    return _terms(one, two)
+    return _terms(scores[0], scores[-1])
 
 
 def _terms(one: "_Scores", two: "_Scores") -> Terms:

@@ -167,7 +167,7 @@ def _again(example: tuple[int, Tensor], recent: tuple[int, Tensor]) -> bool:
     return recent[0] == example[0]
 
 
-def _tokens(visual: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+def _instance_tokens(visual: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     """(B, N, R, C) instance tokens of R frames, each (B, N, C): an entity that a frame does not show, by its weights
     (B, N, h, w), has the example's again, as in `SEGIC.predict`.
     """
@@ -187,7 +187,7 @@ def _instruct_dense(
     shown: Sequence[tuple[int, Tensor]] = [example] if recent is None else [example, recent]
     weights = [F.interpolate(masks.detach(), frames.grid, mode="area") for _, masks in shown]
     pooled = [mask_pool(frames.features[:, i], w) for (i, _), w in zip(shown, weights, strict=True)]
-    visual = _tokens(pooled[:1] if recent is not None and _again(example, recent) else pooled, weights)
+    visual = _instance_tokens(pooled[:1] if recent is not None and _again(example, recent) else pooled, weights)
     maps = [
         margins(frames, config, target, i, w, local=k > 0)
         for k, ((i, _), w) in enumerate(zip(shown, weights, strict=True))
@@ -218,4 +218,4 @@ def _instruct_by_mean(
         maps = mean_similarity(frames.features[:, target], frames.norm[target], visual[0], EPS)
         full = F.interpolate(maps, frames.canvas, mode="bilinear", align_corners=False)
         points = best_points(full)
-    return Instructions(full[:, :, None], points, _tokens(visual, weights), None)
+    return Instructions(full[:, :, None], points, _instance_tokens(visual, weights), None)

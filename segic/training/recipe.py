@@ -231,9 +231,10 @@ class Episode(Part):
         example as well.
     video_lost: probability that a chain's recent frame lacks the mask of one of its entities, as if it had been lost
         there: it is then to be found again.
-    video_longer: probability that a chain goes on after its second prediction, by 1 to video_most more (equally
-        likely): back and forth between the recent frame and the target, each from the example and the prediction
-        before. The last two of a chain are trained; the others bring its own mistakes about, and their growth.
+    video_longer: probability that a chain without reversion goes on after its second prediction, by 1 to video_most
+        more (equally likely): back and forth between the recent frame and the target, each from the example and the
+        prediction before. The last two of a chain are trained; the others bring its own mistakes about, and their
+        growth.
     """
 
     reversion: float = Field(default=1.0, ge=0, le=1)

@@ -60,6 +60,27 @@ def test_maps_are_those_of_the_configuration(ridge: float, maps: int) -> None:
     assert not alone[:, 1].any()
 
 
+def test_all_pairs_and_tiles_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU compares at once and a CPU tile by tile, of whole frames and of tokens that are not copies."""
+    layout = fovea(torch.arange(12).view(GRID) == 5)
+    target = context((1,), 1).matching
+    assert target is not None
+    copied = target[layout.seen][layout.source]
+    given, older, last = (context((1, 2), seed, model=True) for seed in (2, 3, 4))
+    matching = MatchingConfig(topk=2, radius=1, ridge=0.2)
+
+    def found() -> list[torch.Tensor]:
+        return [
+            dense_maps(tokens, GRID, [given], [older, last], [2, 1], matching, seen)
+            for tokens, seen in ((target, None), (copied, layout))
+        ]
+
+    in_tiles = found()
+    monkeypatch.setattr("segic.propagation._in_parts", lambda _device: False)
+    for tiled, paired in zip(in_tiles, found(), strict=True):
+        torch.testing.assert_close(tiled, paired)
+
+
 def test_tokens_that_are_one_have_the_margins_of_its_first() -> None:
     """The tokens near to it are those near to its first."""
     layout = fovea(torch.arange(12).view(GRID) == 5)

@@ -233,6 +233,59 @@ def test_a_longer_chain_goes_on_where_the_shorter_ends(
     assert longest[3:] == pytest.approx([iou(third, 2), iou(last, 1)], abs=1e-5)
 
 
+@pytest.mark.parametrize(("longer", "trained"), [(0, 2), (1, 2), (3, 2)])
+def test_only_the_last_two_of_a_chain_are_trained(
+    longer: int, trained: int, features: torch.Tensor, masks: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others cost neither the memory nor the time of gradients."""
+    made: list[bool] = []
+
+    def watched(*args: object, **more: object) -> Output:
+        out = predict(*args, **more)  # type: ignore[arg-type]
+        made.append(out.logits.requires_grad)
+        return out
+
+    monkeypatch.setattr("segic.training.chains.predict", watched)
+    group = Group(batch_for(DENSE, features, masks), None, True, True, ("views",) * 2, (("a",) * 2,) * 2)
+    group_loss(
+        decoder(DENSE).train(), DENSE, group, replace(PLAN, longer=longer), Loss(points=0), crossed_points=True,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    assert made == [False] * longer + [True] * trained
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@pytest.mark.parametrize("frames", [2, 3])
+def test_who_the_example_does_not_show_is_not_to_be_found(
+    config: ModelConfig, frames: int, features: torch.Tensor, masks: torch.Tensor
+) -> None:
+    """As where the roles of a pair are swapped: there is nothing to find the entity by."""
+    masks = masks.clone()
+    example = frames - 1 if frames == 2 else 0
+    masks[1, example, 0] = 0
+    meta = torch.randn(2, 2, 768) if config.instructions.meta == "text" else None
+
+    def loss(masks: torch.Tensor) -> list[float]:
+        whole = batch_for(config, features, masks)
+        keep = slice(0, frames)
+        batch = replace(
+            whole, features=whole.features[:, keep], pixels=whole.pixels[:, keep], masks=whole.masks[:, keep]
+        )
+        group = Group(batch, meta, frames == 3, True, ("pair",) * 2, (("a",) * 2,) * 2)
+        plan = replace(PLAN, swap=True, reversion=False, predicted=True)
+        terms = group_loss(
+            decoder(config), config, group, plan, Loss(points=0), crossed_points=True,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        return [float(value) for value in terms.figures]
+
+    nowhere = masks.clone()
+    nowhere[1, :, 0] = 0
+    assert loss(masks) == pytest.approx(loss(nowhere), rel=1e-5)
+    nowhere[0, :, 0] = 0
+    assert loss(masks) != pytest.approx(loss(nowhere), rel=1e-3)
+
+
 @pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
 def test_a_lost_entity_is_to_be_found_again(config: ModelConfig, features: torch.Tensor, masks: torch.Tensor) -> None:
     """The recent frame has one mask fewer; the target's are all wanted."""
