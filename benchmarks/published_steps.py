@@ -16,7 +16,7 @@ from segic.model import SEGIC
 from segic.ownership import partition
 from segic.propagation import Context
 from segic.renewal import certain, renewed
-from segic.target_model import TargetModel, fit, moments
+from segic.target_model import TargetModel, fit_target_model
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
 VIDEO_EPS = 1e-4  # the released video code's, in the cosine
@@ -137,7 +137,7 @@ class DenseSteps:
         self._recent.append(self._example(features, coverage(mine, grid), mine))
         self._steps += 1
         if self._renew_every and self._steps % self._renew_every == 0:
-            self._renew(scores)
+            self._renew(grid, scores)
         return logits, scores
 
     def _example(self, features: Tensor, weights: Tensor, masks: Tensor) -> _Example:
@@ -164,18 +164,18 @@ class DenseSteps:
         assert self._given is not None
         if self._fitted is None:
             group = partition(self._given.weights, self._matching.ridge_share)
-            known = moments(self._given.tokens, group, len(self._given.visual))
-            fitted = fit([known], self._matching.ridge)
-            self._fitted = replace(_context(self._given), target_model=fitted, moments=known)
-        assert self._fitted.target_model is not None
-        return self._fitted.target_model
+            fitted = fit_target_model(self._given.tokens, group, len(self._given.visual), self._matching.ridge)
+            self._fitted = replace(_context(self._given), target_model=fitted)
+        model = self._fitted.renewed or self._fitted.target_model
+        assert model is not None
+        return model
 
-    def _renew(self, scores: list[float]) -> None:
+    def _renew(self, grid: tuple[int, int], scores: list[float]) -> None:
         """Fits it anew, to the last frame as well, where that is certain enough."""
         last = _context(self._recent[-1])
         present = (key for key, shown in zip(last.entities, last.present, strict=True) if shown)
         if self._fitted is not None and certain(dict(enumerate(scores)), present):
-            self._fitted = renewed(self._fitted, last, self._matching.ridge)
+            self._fitted = renewed(self._fitted, last, grid, self._matching)
 
     def _instances(self) -> Tensor:
         """(1, N, R, C): the given example's feature, and the last frame's where the object was seen in it."""

@@ -21,7 +21,7 @@ from segic.instructions import Instructions, best_points, mask_pool
 from segic.ownership import claims, partition
 from segic.propagation import Context, carried_masks, dense_maps
 from segic.renewal import renewed
-from segic.target_model import fit, moments
+from segic.target_model import fit_target_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -258,18 +258,16 @@ class SEGIC:
         assert context.matching is not None
         assert context.weights is not None
         group = partition(context.weights, matching.ridge_share)
-        known = moments(context.matching, group, len(context.entities))
-        return replace(
-            context, target_model=fit([known], matching.ridge), moments=known if self.config.renew_every else None
-        )
+        fitted = fit_target_model(context.matching, group, len(context.entities), matching.ridge)
+        return replace(context, target_model=fitted)
 
     @torch.no_grad()
-    def renew(self, example: Context, later: Context) -> Context:
+    def renew(self, example: Context, later: Context, grid: tuple[int, int]) -> Context:
         """A given example of a video, its linear model fitted anew to a later frame's predicted masks as well; see
-        `segic.renewal`. Only for models that do so (`ModelConfig.renew_every`).
+        `segic.renewal`. Only for models that do so (`ModelConfig.renew_every`). grid: of the tokens.
         """
         assert self.config.matching is not None
-        return renewed(example, later, self.config.matching.ridge)
+        return renewed(example, later, grid, self.config.matching)
 
     @torch.no_grad()
     def predict(

@@ -10,7 +10,7 @@ from segic.backbones.fovea import Fovea
 from segic.carrying import SCALE, carry, token_flow, within_reach
 from segic.config import MatchingConfig
 from segic.correspondence import entity_margins, window
-from segic.target_model import Moments, TargetModel
+from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
 PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
@@ -27,8 +27,8 @@ class Context:
     matching: (h * w, D) tokens, group (h * w,) int64 (0 background, else 1 + position in `entities`) and weights
               (n, h * w), what each entity covers of them: for dense matching.
     masks:    (n, 4h, 4w) what each entity covers of the logits' pixels, for models that carry masks, else None.
-    target_model: of given examples, for models that use one, else None. moments: what it was fitted to, for models that
-              fit it anew, else None.
+    target_model: of given examples, for models that use one, else None. renewed: in its place, fitted to a later frame
+              of a video as well; see `segic.renewal`.
     """
 
     entities: tuple[int, ...]
@@ -39,7 +39,7 @@ class Context:
     weights: Tensor | None = None
     masks: Tensor | None = None
     target_model: TargetModel | None = None
-    moments: Moments | None = None
+    renewed: TargetModel | None = None
 
 
 def dense_maps(
@@ -84,14 +84,15 @@ def carried_masks(
 
 
 def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:
-    """Margins of target tokens (T, C) by the examples' target models -> (N, T) float32: an entity's mean over the
-    examples that show it, 0 without any.
+    """Margins of target tokens (T, C) by the examples' target models, the renewed ones where there are such
+    -> (N, T) float32: an entity's mean over the examples that show it, 0 without any.
     """
     total = torch.zeros(len(entities), len(target), device=target.device)
     shown = torch.zeros(len(entities), 1, device=target.device)
     for context in given:
-        assert context.target_model is not None
-        margins = context.target_model.margins(target)
+        model = context.renewed or context.target_model
+        assert model is not None
+        margins = model.margins(target)
         for own, key in enumerate(context.entities):
             if context.present[own] and key in entities:
                 total[entities.index(key)] += margins[own]

@@ -2,21 +2,25 @@
 
 What an example does not show, such as a background that comes into view, its model can only guess at. Fitted to a later
 frame as well, with the masks predicted on it, it knows; but masks that are wrong would be learnt for good. So a later
-frame counts only where its masks can hardly be wrong, and the example itself always counts as much.
+frame counts only where its masks can hardly be wrong, and the example's own tokens stay in the fit.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from segic.config import MatchingConfig
+from segic.ownership import partition
 from segic.propagation import Context
-from segic.target_model import fit, moments
+from segic.target_model import fit_target_model
 
-PURE = 0.98  # the share of a token that one owner must cover; masks are least certain at their rims
 CERTAIN = 0.5  # the score that every entity of a later frame must have
 AGREED = 0.1  # an entity's token must have this margin by the example alone, of about 0.3 that are asked (2 GOAL)
+RING = 2  # tokens around the entities that are no background: there lie their thin parts that a mask has missed
+TOUCHED = 0.02  # the share of a token from which on it belongs to an entity, for that
 
 
 def certain(scores: Mapping[int, float], present: Iterable[int]) -> bool:
@@ -27,32 +31,37 @@ def certain(scores: Mapping[int, float], present: Iterable[int]) -> bool:
     return bool(seen) and min(seen) >= CERTAIN
 
 
-def renewed(example: Context, later: Context, ridge: float) -> Context:
-    """`example` with its linear model fitted to its own tokens and to those of a later frame of its video together.
+def renewed(example: Context, later: Context, grid: tuple[int, int], matching: MatchingConfig) -> Context:
+    """`example` with a linear model that is fitted to its own tokens and to those of a later frame of its video
+    together, all of an owner's counting the same.
 
-    later: a frame with predicted masks. Entities that the example does not know are background, as they are in it.
+    later: a frame with predicted masks, its tokens on `grid` (h, w). Entities that the example does not know are left
+    out, and what is near to them.
     """
-    assert example.moments is not None
+    assert example.target_model is not None
+    assert example.matching is not None
+    assert example.weights is not None
     assert later.matching is not None
-    alone = fit([example.moments], ridge)
-    owner = _owners(example, later)
-    margins = alone.margins(later.matching)
-    believed = torch.cat([torch.full_like(margins[:1], torch.inf), margins]).gather(0, owner[None])[0] > AGREED
-    kept = believed & _pure(later)
-    seen = moments(later.matching[kept], owner[kept], len(example.entities))
-    return replace(example, target_model=fit([example.moments, seen], ridge))
+    owner = _owners(example, later, matching.ridge_share)
+    margins = example.target_model.margins(later.matching)
+    agreed = margins.gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
+    kept = torch.where(owner > 0, agreed, ~_around(later, grid))
+    own = partition(example.weights, matching.ridge_share)
+    tokens = torch.cat([example.matching, later.matching[kept]])
+    group = torch.cat([own, owner[kept]])
+    return replace(example, renewed=fit_target_model(tokens, group, len(example.entities), matching.ridge))
 
 
-def _owners(example: Context, later: Context) -> Tensor:
+def _owners(example: Context, later: Context, least: float) -> Tensor:
     """(hw,) int64: who owns each of the later frame's tokens, 0 for background, else 1 + position in the example."""
-    assert later.group is not None
-    position = {key: i + 1 for i, key in enumerate(example.entities)}
-    table = torch.tensor([0, *(position.get(key, 0) for key in later.entities)], device=later.group.device)
-    return table[later.group]
-
-
-def _pure(later: Context) -> Tensor:
-    """(hw,) bool: tokens that one entity, or the background, has as good as alone."""
     assert later.weights is not None
-    most = later.weights.amax(0)
-    return (most >= PURE) | (most <= 1 - PURE)
+    position = {key: i + 1 for i, key in enumerate(example.entities)}
+    table = torch.tensor([0, *(position.get(key, 0) for key in later.entities)], device=later.weights.device)
+    return table[partition(later.weights, least)]
+
+
+def _around(later: Context, grid: tuple[int, int]) -> Tensor:
+    """(hw,) bool: the tokens of entities and those near to them."""
+    assert later.weights is not None
+    touched = (later.weights.amax(0) > TOUCHED).float().view(1, 1, *grid)
+    return F.max_pool2d(touched, 2 * RING + 1, stride=1, padding=RING).flatten() > 0

@@ -5,7 +5,6 @@ the features, which the cosine over all of them hardly notices; regression from 
 target model in the sense of Robinson et al. (CVPR 2020, arXiv:2003.00908), here in closed form.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,24 +33,12 @@ class TargetModel:
         return scores[1:] - others
 
 
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """All that a linear model needs to know of one frame's tokens x_i, of goals y_i and weights s_i of sum 1.
+def fit_target_model(tokens: Tensor, group: Tensor, entities: int, ridge: float) -> TargetModel:
+    """The weight W and offset b of least sum_i s_i |W' x_i + b - y_i|^2 + ridge v |W|^2 over an example's tokens.
 
-    middle: (C,) sum_i s_i x_i. goal: (1 + n,) sum_i s_i y_i. spread: (C, C) and pull: (C, 1 + n), the sums of
-    s_i (x_i - middle) (x_i - middle)' and of s_i (x_i - middle) (y_i - goal)'. float32.
-    """
-
-    middle: Tensor
-    goal: Tensor
-    spread: Tensor
-    pull: Tensor
-
-
-def moments(tokens: Tensor, group: Tensor, entities: int) -> Moments:
-    """Of a frame's tokens (T, C), of length 1, with the owners `group` (T,) int64: 0 for background, 1..entities.
-
-    The column of y_i that is the owner's is GOAL, the others are -GOAL. s_i make rare owners count as much as the rest.
+    tokens: (T, C) x_i, of length 1. group: (T,) int64, 0 for background, 1..entities for the entity that owns the
+    token: its column of y_i is GOAL, the others are -GOAL. s_i: weights of sum 1 that make rare owners count as much as
+    the rest. v: the weighted variance of a feature, so that `ridge` has no unit.
     """
     x = tokens.float()
     own = F.one_hot(group, entities + 1).float()
@@ -61,30 +48,12 @@ def moments(tokens: Tensor, group: Tensor, entities: int) -> Moments:
     middle, mean_goal = (share * x).sum(0), (share * goal).sum(0)
     root = share.sqrt()
     centred = root * (x - middle)
-    return Moments(middle, mean_goal, centred.T @ centred, centred.T @ (root * (goal - mean_goal)))
-
-
-def fit(frames: Sequence[Moments], ridge: float) -> TargetModel:
-    """The weight W and offset b of least sum_i s_i |W' x_i + b - y_i|^2 + ridge v |W|^2 over the tokens of frames that
-    count the same. v: the weighted variance of a feature, so that `ridge` has no unit.
-    """
-    middle = torch.stack([frame.middle for frame in frames]).mean(0)
-    mean_goal = torch.stack([frame.goal for frame in frames]).mean(0)
-    covariance, pull = torch.zeros_like(frames[0].spread), torch.zeros_like(frames[0].pull)
-    for frame in frames:  # spread inside the frames and between them
-        apart = frame.middle - middle
-        covariance += (frame.spread + apart[:, None] * apart) / len(frames)
-        pull += (frame.pull + apart[:, None] * (frame.goal - mean_goal)) / len(frames)
+    covariance = centred.T @ centred
     diagonal = covariance.diagonal()
     # The smallest addend keeps tokens that are all alike, of a plain picture, from making the matrix singular.
     diagonal += ridge * diagonal.mean() + 1e-8
     factor, failed = torch.linalg.cholesky_ex(covariance)
     # It fails on features that are not finite only; so then are the margins, and the loss, which is where that is told.
     factor = factor.masked_fill(failed > 0, torch.nan)
-    weight = torch.cholesky_solve(pull, factor)
+    weight = torch.cholesky_solve(centred.T @ (root * (goal - mean_goal)), factor)
     return TargetModel(weight, mean_goal - middle @ weight)
-
-
-def fit_target_model(tokens: Tensor, group: Tensor, entities: int, ridge: float) -> TargetModel:
-    """`fit` to one example's tokens; arguments as of `moments`."""
-    return fit([moments(tokens, group, entities)], ridge)

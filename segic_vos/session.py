@@ -129,7 +129,7 @@ class VideoSession:
             scores = dict(zip(followed, prediction.scores[kept].clamp(0, 1).tolist(), strict=True))
             probabilities = full.sigmoid().to(torch.float16).cpu().numpy() if self.probabilities else None
             if annotation is None:  # last: a frame that runs out of memory can be tried again
-                self._learn(self.model.remember(image, logits, followed), scores)
+                self._learn(self.model.remember(image, logits, followed), image.grid, scores)
         if annotation is not None:
             self._ids = tuple(sorted({*self._ids, *shown}))
             self._predicted = 0
@@ -153,19 +153,20 @@ class VideoSession:
         """
         self._check_size(image)
         if self._ids:
-            self._learn(self._example(image, labels, self._ids), scores or dict.fromkeys(self._ids, 0.0))
+            known = self._example(image, labels, self._ids)
+            self._learn(known, image.grid, scores or dict.fromkeys(self._ids, 0.0))
 
     def skip(self) -> None:
         """Counts a frame that was predicted earlier and of which the frames to come need nothing."""
         self._predicted += 1
 
-    def _learn(self, frame: Context, scores: Mapping[int, float]) -> None:
+    def _learn(self, frame: Context, grid: tuple[int, int], scores: Mapping[int, float]) -> None:
         """Takes a predicted frame as a recent one, and every few frames for the examples' linear models."""
         given, every = self._given, self.model.config.renew_every
         if every and (self._predicted + 1) % every == 0:
             present = (key for key, shown in zip(frame.entities, frame.present, strict=True) if shown)
             if certain(scores, present):
-                given = [self.model.renew(example, frame) for example in given]
+                given = [self.model.renew(example, frame, grid) for example in given]
         self._given = given
         self._predicted += 1
         self._recent.append(frame)
