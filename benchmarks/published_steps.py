@@ -13,9 +13,9 @@ from segic.carrying import FAR, SCALE, TEMPERATURE, carry
 from segic.decoder import Decoder
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import SEGIC
-from segic.ownership import partition
+from segic.ownership import claims, partition
 from segic.propagation import Context
-from segic.renewal import certain, renewed
+from segic.renewal import due, renewed
 from segic.target_model import TargetModel, fit_target_model
 
 QUARTER = 4  # features are upsampled to the canvas's size divided by this before the cosine
@@ -132,12 +132,12 @@ class DenseSteps:
         detail = self._decoder.frame_detail(pixels, grid)
         given = Instructions(propagated, points, self._instances(), None, self._carried(tokens, grid))
         logits, scores = _one_by_one(self._decoder, embedding, given, detail, n)
-        best = logits.amax(0, keepdim=True)
-        mine = ((logits == best) & (logits > 0)).float()
+        mine = claims(logits).float()
         self._recent.append(self._example(features, coverage(mine, grid), mine))
         self._steps += 1
-        if self._renew_every and self._steps % self._renew_every == 0:
-            self._renew(grid, scores)
+        last = _context(self._recent[-1])
+        if self._fitted is not None and due(self._steps, self._renew_every, dict(enumerate(scores)), last.shown):
+            self._fitted = renewed(self._fitted, last, grid, self._matching)
         return logits, scores
 
     def _example(self, features: Tensor, weights: Tensor, masks: Tensor) -> _Example:
@@ -160,22 +160,13 @@ class DenseSteps:
         return carry(last.masks, flow)[None]
 
     def _target_model(self) -> TargetModel:
-        """The given example's."""
+        """The given example's, fitted first when it is asked for."""
         assert self._given is not None
         if self._fitted is None:
             group = partition(self._given.weights, self._matching.ridge_share)
             fitted = fit_target_model(self._given.tokens, group, len(self._given.visual), self._matching.ridge)
             self._fitted = replace(_context(self._given), target_model=fitted)
-        model = self._fitted.renewed or self._fitted.target_model
-        assert model is not None
-        return model
-
-    def _renew(self, grid: tuple[int, int], scores: list[float]) -> None:
-        """Fits it anew, to the last frame as well, where that is certain enough."""
-        last = _context(self._recent[-1])
-        present = (key for key, shown in zip(last.entities, last.present, strict=True) if shown)
-        if self._fitted is not None and certain(dict(enumerate(scores)), present):
-            self._fitted = renewed(self._fitted, last, grid, self._matching)
+        return self._fitted.linear
 
     def _instances(self) -> Tensor:
         """(1, N, R, C): the given example's feature, and the last frame's where the object was seen in it."""

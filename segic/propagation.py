@@ -41,6 +41,18 @@ class Context:
     target_model: TargetModel | None = None
     renewed: TargetModel | None = None
 
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """The keys of the entities whose masks cover anything."""
+        return tuple(key for key, present in zip(self.entities, self.present, strict=True) if present)
+
+    @property
+    def linear(self) -> TargetModel:
+        """The target model that holds by now, of an example that has one."""
+        model = self.renewed or self.target_model
+        assert model is not None
+        return model
+
 
 def dense_maps(
     target: Tensor,
@@ -90,9 +102,7 @@ def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[
     total = torch.zeros(len(entities), len(target), device=target.device)
     shown = torch.zeros(len(entities), 1, device=target.device)
     for context in given:
-        model = context.renewed or context.target_model
-        assert model is not None
-        margins = model.margins(target)
+        margins = context.linear.margins(target)
         for own, key in enumerate(context.entities):
             if context.present[own] and key in entities:
                 total[entities.index(key)] += margins[own]

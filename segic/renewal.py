@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from segic.config import MatchingConfig
 from segic.ownership import partition
 from segic.propagation import Context
 from segic.target_model import fit_target_model
+from segic.tiles import surroundings
 
 CERTAIN = 0.5  # the score that every entity of a later frame must have
 AGREED = 0.1  # an entity's token must have this margin by the example alone, of about 0.3 that are asked (2 GOAL)
@@ -31,6 +31,13 @@ def certain(scores: Mapping[int, float], present: Iterable[int]) -> bool:
     return bool(seen) and min(seen) >= CERTAIN
 
 
+def due(predicted: int, every: int, scores: Mapping[int, float], present: Iterable[int]) -> bool:
+    """Whether the linear models are to be fitted to a frame, the `predicted`-th after the last given masks (0 for that
+    with them). every: as `ModelConfig.renew_every`.
+    """
+    return predicted > 0 and every > 0 and predicted % every == 0 and certain(scores, present)
+
+
 def renewed(example: Context, later: Context, grid: tuple[int, int], matching: MatchingConfig) -> Context:
     """`example` with a linear model that is fitted to its own tokens and to those of a later frame of its video
     together, all of an owner's counting the same.
@@ -42,10 +49,12 @@ def renewed(example: Context, later: Context, grid: tuple[int, int], matching: M
     assert example.matching is not None
     assert example.weights is not None
     assert later.matching is not None
+    assert later.weights is not None
     owner = _owners(example, later, matching.ridge_share)
     margins = example.target_model.margins(later.matching)
     agreed = margins.gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
-    kept = torch.where(owner > 0, agreed, ~_around(later, grid))
+    touched = (later.weights.amax(0) > TOUCHED).view(grid)
+    kept = torch.where(owner > 0, agreed, ~surroundings(touched, RING).flatten())
     own = partition(example.weights, matching.ridge_share)
     tokens = torch.cat([example.matching, later.matching[kept]])
     group = torch.cat([own, owner[kept]])
@@ -58,10 +67,3 @@ def _owners(example: Context, later: Context, least: float) -> Tensor:
     position = {key: i + 1 for i, key in enumerate(example.entities)}
     table = torch.tensor([0, *(position.get(key, 0) for key in later.entities)], device=later.weights.device)
     return table[partition(later.weights, least)]
-
-
-def _around(later: Context, grid: tuple[int, int]) -> Tensor:
-    """(hw,) bool: the tokens of entities and those near to them."""
-    assert later.weights is not None
-    touched = (later.weights.amax(0) > TOUCHED).float().view(1, 1, *grid)
-    return F.max_pool2d(touched, 2 * RING + 1, stride=1, padding=RING).flatten() > 0

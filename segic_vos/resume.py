@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import SegicError, UsageError
-from segic.renewal import certain
+from segic.renewal import due
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.outputs import Outputs
 from segic_vos.pipeline import Follower
@@ -119,12 +119,12 @@ def replay(
 
 
 def _last_renewal(records: Iterable[FrameRecord], every: int) -> int | None:
-    """Which frame the examples' linear models were last fitted to, if any: the session's own rule."""
+    """Which frame the examples' linear models were last fitted to, if any."""
     last, predicted = None, 0
     for position, record in enumerate(records):
         predicted = 0 if record.given else predicted + 1
         present = (key for key, area in record.areas.items() if area)
-        if every and predicted and predicted % every == 0 and certain(record.scores, present):
+        if due(predicted, every, record.scores, present):
             last = position
     return last
 

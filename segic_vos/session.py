@@ -14,7 +14,7 @@ from segic.errors import UsageError
 from segic.images import to_batch
 from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.propagation import Context
-from segic.renewal import certain
+from segic.renewal import due
 from segic_vos.fovea import around, fitting_size, last_seen
 from segic_vos.frames import Annotation, FrameResult
 from segic_vos.quality import QUALITIES, SIZES
@@ -162,12 +162,8 @@ class VideoSession:
 
     def _learn(self, frame: Context, grid: tuple[int, int], scores: Mapping[int, float]) -> None:
         """Takes a predicted frame as a recent one, and every few frames for the examples' linear models."""
-        given, every = self._given, self.model.config.renew_every
-        if every and (self._predicted + 1) % every == 0:
-            present = (key for key, shown in zip(frame.entities, frame.present, strict=True) if shown)
-            if certain(scores, present):
-                given = [self.model.renew(example, frame, grid) for example in given]
-        self._given = given
+        if due(self._predicted + 1, self.model.config.renew_every, scores, frame.shown):
+            self._given = [self.model.renew(example, frame, grid) for example in self._given]
         self._predicted += 1
         self._recent.append(frame)
 

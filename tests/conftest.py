@@ -53,7 +53,6 @@ class ColourSession:
     def __init__(self) -> None:
         self.colours: dict[int, np.ndarray] = {}
         self.remembered: list[np.ndarray] = []
-        self.skipped = 0
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -79,7 +78,7 @@ class ColourSession:
         self.remembered.append(labels)
 
     def skip(self) -> None:
-        self.skipped += 1
+        """No colour is learnt from it."""
 
 
 @pytest.fixture

@@ -83,11 +83,12 @@ def group_loss(
             known = lose(known, generator)
         here, there = middle, last
         for number in range(1, longer + 2):
+            if number > 1:
+                known = as_example(config, frames, out.logits)
             trained = number >= longer  # the last two
             out = ask(there, shown, (here, known), trained=trained)
             if trained:
                 scores.append(score(out, there))
-            known = as_example(config, frames, out.logits)
             here, there = there, here
     return _terms(scores[0], scores[-1])
 
