@@ -180,10 +180,9 @@ class DenseSteps:
 
 def _context(example: _Example) -> Context:
     """The same as segic has it, for the target model. Objects are numbered from 0."""
-    present = tuple(example.present.tolist())
-    entities = tuple(range(len(present)))
+    entities = tuple(range(len(example.visual)))
     weights = example.weights.flatten(1)
-    return Context(entities, example.visual, present, example.tokens, example.group, weights)
+    return Context(entities, example.visual, example.present, example.tokens, example.group, weights)
 
 
 def _window(grid: tuple[int, int], radius: int, device: torch.device) -> Tensor:

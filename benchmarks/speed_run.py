@@ -12,6 +12,7 @@ import torch
 
 from segic.devices import processor_name
 from segic.model import SEGIC
+from segic_vos.memory import default_batch
 
 from .models import model_settings
 from .published import published_model
@@ -27,16 +28,16 @@ Loader = Callable[[int | None, str], SEGIC]
 class SpeedPlan:
     """What to measure.
 
-    sizes: of the model, None for its own. objects: on a given clip None for all of its first mask. video, masks: the
-    clip, None for one made of `objects` moving objects with pictures of `frame` (height, width) pixels. frames: how
-    many of them at most. published: run the published procedure too, in turns, at the model's own size. tokens: of a
-    foveated frame, from which segic's size follows; None for whole frames.
+    sizes: of the model, None for its own. batches: None for that of `segic vos run`. objects: on a given clip None for
+    all of its first mask. video, masks: the clip, None for one made of `objects` moving objects with pictures of
+    `frame` (height, width) pixels. frames: how many of them at most. published: run the published procedure too, in
+    turns, at the model's own size. tokens: of a foveated frame, from which segic's size follows; None for whole frames.
     """
 
     sizes: tuple[int | None, ...] = (None,)
     objects: tuple[int | None, ...] = (2,)
     dtypes: tuple[str, ...] = ("auto",)
-    batches: tuple[int, ...] = (4,)
+    batches: tuple[int | None, ...] = (None,)
     video: Path | None = None
     masks: Path | str | None = None
     frame: tuple[int, int] = (480, 854)
@@ -86,13 +87,13 @@ def measure_speed(
                 for clip in clips.values():
                     fitted = subject if plan.tokens is None else subject.fitted(clip.first.labels, plan.tokens)
                     for batch in plan.batches:
-                        cell = Cell(len(clip.first.ids), size, dtype, batch)
+                        cell = Cell(len(clip.first.ids), size, dtype, batch or default_batch(device))
                         results.append(
                             measure_cell(
                                 fitted, clip, cell, repeat=plan.repeat, twin=twin, overlay=plan.overlay, note=remember
                             )
                         )
-                        progress(f"{cell.objects} objects, {dtype}, batch {batch}")
+                        progress(f"{cell.objects} objects, {dtype}, batch {cell.batch}")
                 del model, subject, fitted
     settings = {
         **asdict(plan),

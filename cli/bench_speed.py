@@ -59,7 +59,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[in
 @click.option("--size", "sizes", callback=_numbers, help="Sizes of the model.  [default: its own]")
 @click.option("--dtype", "dtypes", callback=_dtypes, default="auto", show_default=True, help="Of the backbone.")
 @click.option(
-    "--batch", "batches", callback=_numbers, default="4", show_default=True, help="Frames in the backbone together."
+    "--batch", "batches", callback=_numbers, help="Frames in the backbone together.  [default: as `segic vos run`]"
 )
 @click.option("--frames", type=click.IntRange(min=2), default=24, show_default=True, help="At most so many frames.")
 @click.option(
@@ -104,7 +104,7 @@ def speed(as_json: bool, quiet: bool, out: Path, against: str | None, **options:
         sizes=options["sizes"] or (None,),
         objects=options["objects"] or ((2,) if video is None else (None,)),
         dtypes=options["dtypes"],
-        batches=options["batches"],
+        batches=options["batches"] or (None,),
         video=video,
         masks=masks,
         frame=options["frame"],

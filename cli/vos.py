@@ -76,7 +76,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
-    help="Whole frames that go through the backbone together; halved where memory runs out.  [default: 4]",
+    help="Whole frames that go through the backbone together; halved where memory runs out.  [default: 4, on CUDA 8]",
 )
 @click.option(
     "--max-memory",

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segic.tiles import TILE, surroundings, tiles
+from segic.neighbours import neighbour_cosines, neighbours
+from segic.tiles import surroundings, tiles
 
 SCALE = 4  # rows and columns of a carried mask a token: those of the decoder's logits
 TEMPERATURE = 0.01  # of the softmax over cosines: a displacement is the mean over a few good matches
-MOST_PAIRS = 2**25  # of tokens that a GPU compares at once
 FAR = 0.005  # off the cosine a squared token of distance: of matches that are as good, the nearest is meant
 
 
@@ -27,14 +27,12 @@ def token_flow(
     (cosine - FAR |d|^2) / TEMPERATURE over the source's tokens at most `radius` rows and columns away. wanted: (h, w)
     bool, tokens that must have theirs; others may have 0.
     """
-    # A GPU would rather form all pairs than wait for many parts, unless there are very many.
-    at_once = target.device.type != "cpu" and len(target) ** 2 <= MOST_PAIRS
-    size = grid if at_once else TILE
+    if target.device.type != "cpu":
+        return _neighbour_flow(target, source, grid, radius)
     targets, sources = target.unflatten(0, grid), source.unflatten(0, grid)
     out = torch.zeros(2, *grid, device=target.device)
-    for tile in tiles(grid, radius, size):
-        # A GPU would have to be waited for, to save next to nothing.
-        if not at_once and wanted is not None and not wanted[tile.here].any():
+    for tile in tiles(grid, radius):
+        if wanted is not None and not wanted[tile.here].any():
             continue
         mine = targets[tile.here].flatten(0, 1)
         near = sources[tile.near].flatten(0, 1)
@@ -46,6 +44,15 @@ def token_flow(
         out[0][tile.here] = (share.sum(2) * right).sum(-1)
         out[1][tile.here] = (share.sum(3) * down[:, None]).sum(-1)
     return out
+
+
+def _neighbour_flow(target: Tensor, source: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
+    """As `token_flow`, where a GPU would have to be waited for to leave tokens out."""
+    near = neighbours(grid, radius, target.device)
+    distance = (near.down**2 + near.right**2) * (-FAR / TEMPERATURE)
+    likely = (neighbour_cosines(target, source, near) / TEMPERATURE + distance).masked_fill(~near.inside, -torch.inf)
+    share = likely.softmax(1)
+    return torch.stack([share @ near.right.float(), share @ near.down.float()]).unflatten(1, grid)
 
 
 def within_reach(masks: Tensor, radius: int) -> Tensor:

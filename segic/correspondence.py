@@ -100,22 +100,55 @@ def entity_margins(similarity: Tensor, group: Tensor, entities: int, topk: int) 
     to all others' (background and the other entities: each entity is the others' negative). An entity without tokens
     has margins of minus the others' best.
 
-    The columns are split among the groups, so the cost is that of one pass over `similarity`, whatever the number of
-    entities.
+    The cost is that of one pass over `similarity`, whatever the number of entities.
     """
-    if not bool((group[1:] >= group[:-1]).all()):  # callers with large matrices sort their tokens before the product
-        similarity = similarity[:, group.argsort()]
-    counts = torch.bincount(group, minlength=entities + 1).tolist()
-    best = similarity.new_full((entities + 1, similarity.shape[0], topk), -torch.inf)
-    for index, columns in enumerate(similarity.split(counts, dim=1)):
-        k = min(topk, columns.shape[1])
-        best[index, :, :k] = columns.topk(k, dim=1).values
+    # A GPU would rather sort whole rows than tell how many columns are whose before it goes on.
+    if group.device.type == "cpu":
+        return margins_of_best(_best_of_columns(similarity, group, entities + 1, topk))
+    return margins_of_best(best_by_group(similarity, group, entities + 1, topk)[0])
+
+
+def margins_of_best(best: Tensor) -> Tensor:
+    """`entity_margins` from the best similarities by group: (1 + entities, T, topk), minus infinity where there are
+    fewer -> (entities, T).
+    """
+    topk, entities = best.shape[2], best.shape[0] - 1
     # An entity can own at most `topk` of the 2 * topk best matches of all groups together, so the best of the others
     # is among these.
     ranked, place = best.transpose(0, 1).flatten(1).topk(min(2 * topk, best.shape[0] * topk), dim=1)
-    mine = (place // topk)[None] == torch.arange(1, entities + 1, device=group.device)[:, None, None]
+    mine = (place // topk)[None] == torch.arange(1, entities + 1, device=best.device)[:, None, None]
     others = ranked.expand(entities, -1, -1).masked_fill(mine, -torch.inf).topk(topk, dim=2).values
     return _mean_of_found(best[1:]) - _mean_of_found(others)
+
+
+def _best_of_columns(similarity: Tensor, group: Tensor, groups: int, topk: int) -> Tensor:
+    """The first of `best_by_group`'s results, by splitting the columns among the groups."""
+    if not bool((group[1:] >= group[:-1]).all()):  # callers with large matrices sort their tokens before the product
+        similarity = similarity[:, group.argsort()]
+    counts = torch.bincount(group, minlength=groups).tolist()
+    best = similarity.new_full((groups, similarity.shape[0], topk), -torch.inf)
+    for index, columns in enumerate(similarity.split(counts, dim=1)):
+        k = min(topk, columns.shape[1])
+        best[index, :, :k] = columns.topk(k, dim=1).values
+    return best
+
+
+def best_by_group(similarity: Tensor, group: Tensor, groups: int, topk: int) -> tuple[Tensor, Tensor]:
+    """(T, E) cosines and (E,) or (T, E) int64 groups -> (groups, T, topk): the best of each group, falling, minus
+    infinity where a group has fewer; and (groups, T) int64, how many each group has. Groups from `groups` on are left
+    out.
+
+    Every shape follows from those of the arguments, so that nothing has to be waited for.
+    """
+    # Sorted by group and then by falling cosine, which is between -1 and 1: all that is of a group lies together.
+    key, order = (4.0 * group - similarity).sort(dim=1)
+    borders = 4.0 * torch.arange(groups + 1, device=group.device, dtype=key.dtype) - 2
+    starts = torch.searchsorted(key, borders.expand(len(key), -1).contiguous())
+    place = starts[:, :-1, None] + torch.arange(topk, device=group.device)
+    column = order.gather(1, place.clamp(max=key.shape[1] - 1).flatten(1))
+    best = similarity.gather(1, column).unflatten(1, (groups, topk))
+    best = best.masked_fill(place >= starts[:, 1:, None], -torch.inf)
+    return best.transpose(0, 1), (starts[:, 1:] - starts[:, :-1]).T
 
 
 def _mean_of_found(best: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from segic.decoder import Decoder
 from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.ownership import claims, partition
-from segic.propagation import Context, carried_masks, dense_maps
+from segic.propagation import Context, by_entity, carried_masks, dense_maps
 from segic.renewal import renewed
 from segic.target_model import fit_target_model
 
@@ -86,10 +86,8 @@ def token_centres(masks: Tensor, grid: tuple[int, int]) -> Tensor:
 
     Small masks can miss every centre (a 6 px square survives one time in nine); those keep their coverage instead.
     """
-    weights = (F.interpolate(masks[None], grid, mode="bilinear", align_corners=False)[0] > 0.5).float()
-    for index in (weights.flatten(1).amax(1) == 0).nonzero().flatten().tolist():
-        weights[index] = coverage(masks[index : index + 1], grid)[0]
-    return weights
+    centres = (F.interpolate(masks[None], grid, mode="bilinear", align_corners=False)[0] > 0.5).float()
+    return torch.where(centres.flatten(1).any(1)[:, None, None], centres, coverage(masks, grid))
 
 
 class SEGIC:
@@ -246,10 +244,10 @@ class SEGIC:
         they are carried.
         """
         visual = mask_pool(image.features, weights[None])[0]
-        present = tuple((weights.flatten(1).amax(1) > 0).tolist())
+        covers = weights.flatten(1).amax(1) > 0
         if image.matching is None:
-            return Context(tuple(entities), visual, present)
-        return Context(tuple(entities), visual, present, image.matching, partition(weights), weights.flatten(1), masks)
+            return Context(tuple(entities), visual, covers)
+        return Context(tuple(entities), visual, covers, image.matching, partition(weights), weights.flatten(1), masks)
 
     def _with_target_model(self, context: Context) -> Context:
         matching = self.config.matching
@@ -331,21 +329,28 @@ class SEGIC:
 
     def _visual(self, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int]) -> Tensor:
         """(1, N, R, C): R instance tokens an entity: its examples', and the last recent frame's unless that is one of
-        the examples. Shorter lists repeat their first.
+        the examples. Where there are fewer, the first stands in.
         """
         lists: list[list[Tensor]] = [[] for _ in entities]
-        for context in [*given, *(c for c in recent[-1:] if c not in given)]:
+        for context in given:
             where = {key: i for i, key in enumerate(context.entities)}
             for row, key in zip(lists, entities, strict=True):
                 if key in where and context.present[where[key]]:
                     row.append(context.visual[where[key]])
-        longest = max(len(row) for row in lists)
         missing = next((key for row, key in zip(lists, entities, strict=True) if not row), None)
         if missing is not None:
             raise UsageError(
                 f"entity {missing} has no example with a mask that is not empty; give it one or leave it out"
             )
-        return torch.stack([torch.stack(row + [row[0]] * (longest - len(row))) for row in lists])[None]
+        longest = max(len(row) for row in lists)
+        padding = [[row[0]] * (longest - len(row)) for row in lists]
+        if recent and recent[-1] not in given:
+            last = recent[-1]
+            first = torch.stack([row[0] for row in lists])
+            covered = by_entity(last.covers, last.entities, entities)[:, None]
+            latest = torch.where(covered, by_entity(last.visual, last.entities, entities), first)
+            lists = [[*row, one] for row, one in zip(lists, latest, strict=True)]
+        return torch.stack([torch.stack(row + more) for row, more in zip(lists, padding, strict=True)])[None]
 
     def _carried(self, target: Encoded, recent: Sequence[Context], entities: Sequence[int]) -> Tensor | None:
         """(1, N, 4h, 4w), or None for models that do not carry masks."""

@@ -1,7 +1,8 @@
 """Dense label propagation from the examples and recent frames of a target: the propagated masks of eq. 2."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -9,12 +10,13 @@ from torch import Tensor
 from segic.backbones.fovea import Fovea
 from segic.carrying import SCALE, carry, token_flow, within_reach
 from segic.config import MatchingConfig
-from segic.correspondence import entity_margins, window
+from segic.correspondence import entity_margins
+from segic.neighbours import PAIRS_AT_ONCE, neighbour_margins
+from segic.numbers import numbers
 from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
-PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
-PAIRS_AT_ONCE_CPU = 2**21  # the same on a CPU: more would leave its caches before they are ranked
+PAIRS_AT_ONCE_CPU = 2**21  # on a CPU more would leave its caches before they are ranked
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +25,7 @@ class Context:
 
     entities: the caller's keys of all masks given, empty ones too.
     visual:   (n, C) float32 visual instructions (eq. 3) in that order, zeros for an empty mask.
-    present:  (n,) whether the entity's mask covers anything.
+    covers:   (n,) bool, whether the entity's mask covers anything.
     matching: (h * w, D) tokens, group (h * w,) int64 (0 background, else 1 + position in `entities`) and weights
               (n, h * w), what each entity covers of them: for dense matching.
     masks:    (n, 4h, 4w) what each entity covers of the logits' pixels, for models that carry masks, else None.
@@ -33,13 +35,18 @@ class Context:
 
     entities: tuple[int, ...]
     visual: Tensor
-    present: tuple[bool, ...]
+    covers: Tensor
     matching: Tensor | None = None
     group: Tensor | None = None
     weights: Tensor | None = None
     masks: Tensor | None = None
     target_model: TargetModel | None = None
     renewed: TargetModel | None = None
+
+    @cached_property
+    def present(self) -> tuple[bool, ...]:
+        """`covers` as the host knows it: asking for it waits for a GPU once."""
+        return tuple(self.covers.tolist())
 
     @property
     def shown(self) -> tuple[int, ...]:
@@ -52,6 +59,11 @@ class Context:
         model = self.renewed or self.target_model
         assert model is not None
         return model
+
+    @property
+    def settled(self) -> "Context":
+        """The same, with the target model that holds by now as its only one."""
+        return self if self.renewed is None else replace(self, target_model=self.renewed, renewed=None)
 
 
 def dense_maps(
@@ -89,10 +101,9 @@ def carried_masks(
     last = recent[-1]
     assert last.matching is not None
     assert last.masks is not None
-    rows = torch.cat([last.masks, last.masks.new_zeros(1, *last.masks.shape[1:])])
-    where = {key: row for row, key in enumerate(last.entities)}
-    known = rows[[where.get(key, -1) for key in entities]]
-    return carry(known, token_flow(target, last.matching, grid, radius, within_reach(known, radius)))
+    known = by_entity(last.masks, last.entities, entities)
+    wanted = within_reach(known, radius) if _in_parts(target.device) else None
+    return carry(known, token_flow(target, last.matching, grid, radius, wanted))
 
 
 def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:
@@ -100,14 +111,23 @@ def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[
     -> (N, T) float32: an entity's mean over the examples that show it, 0 without any.
     """
     total = torch.zeros(len(entities), len(target), device=target.device)
-    shown = torch.zeros(len(entities), 1, device=target.device)
+    shown = dict.fromkeys(entities, 0)
     for context in given:
-        margins = context.linear.margins(target)
-        for own, key in enumerate(context.entities):
-            if context.present[own] and key in entities:
-                total[entities.index(key)] += margins[own]
-                shown[entities.index(key)] += 1
-    return total / shown.clamp(min=1)
+        known = tuple(key if there else None for key, there in zip(context.entities, context.present, strict=True))
+        total += by_entity(context.linear.margins(target), known, entities)
+        for key in context.shown:
+            if key in shown:
+                shown[key] += 1
+    return total / numbers(tuple(max(1, count) for count in shown.values()), target.device)[:, None]
+
+
+def by_entity(rows: Tensor, known: Sequence[int | None], entities: Sequence[int]) -> Tensor:
+    """(n, ...) of entities with the keys `known` -> (N, ...) of `entities`, zeros for those that are not among them."""
+    if tuple(known) == tuple(entities):
+        return rows
+    where = {key: row for row, key in enumerate(known)}
+    index = numbers(tuple(where.get(key, len(known)) for key in entities), rows.device)
+    return torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])[index]
 
 
 def _in_parts(device: torch.device) -> bool:
@@ -129,29 +149,26 @@ def margins_to(
     target's tokens are in it, where they are not all h * w.
     """
     position = {key: i + 1 for i, key in enumerate(entities)}
-    groups, tokens = [], []
+    groups: list[Tensor] = []
+    tokens: list[Tensor] = []
     for context in contexts:
         assert context.matching is not None
         assert context.group is not None
-        lookup = torch.tensor([0, *(position.get(key, 0) for key in context.entities)], device=target.device)
+        lookup = numbers((0, *(position.get(key, 0) for key in context.entities)), target.device)
         groups.append(lookup[context.group])
         tokens.append(context.matching)
     group = torch.cat(groups)
-    if grid is not None and _in_parts(target.device):
-        return near_margins(target, tokens, group, grid, matching.radius, len(entities), matching.topk, seen)
-    group, order = group.sort()  # sorted, each entity's columns are a slice of the products
-    others = torch.cat(tokens)[order]
-    far = None
     if grid is not None:
-        near = window(grid, matching.radius, target.device)
-        far = ~(near if seen is None else near[seen]).repeat(1, len(tokens))[:, order]
+        near = near_margins if _in_parts(target.device) else neighbour_margins
+        return near(target, tokens, group, grid, matching.radius, len(entities), matching.topk, seen)
+    others = torch.cat(tokens)
+    if target.device.type == "cpu":  # sorted, each entity's columns are a slice of the products
+        group, order = group.sort()
+        others = others[order]
     pairs = PAIRS_AT_ONCE_CPU if target.device.type == "cpu" else PAIRS_AT_ONCE
     rows = max(1, pairs // len(group))
     out = []
     for start in range(0, len(target), rows):
-        part = slice(start, start + rows)
-        similarity = (target[part] @ others.T).float()
-        if far is not None:
-            similarity.masked_fill_(far[part], 0)
+        similarity = (target[start : start + rows] @ others.T).float()
         out.append(entity_margins(similarity, group, len(entities), matching.topk))
     return torch.cat(out, 1)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from segic.config import MatchingConfig
+from segic.numbers import numbers
 from segic.ownership import partition
 from segic.propagation import Context
 from segic.target_model import fit_target_model
@@ -65,5 +66,5 @@ def _owners(example: Context, later: Context, least: float) -> Tensor:
     """(hw,) int64: who owns each of the later frame's tokens, 0 for background, else 1 + position in the example."""
     assert later.weights is not None
     position = {key: i + 1 for i, key in enumerate(example.entities)}
-    table = torch.tensor([0, *(position.get(key, 0) for key in later.entities)], device=later.weights.device)
+    table = numbers((0, *(position.get(key, 0) for key in later.entities)), later.weights.device)
     return table[partition(later.weights, least)]

@@ -14,8 +14,9 @@ from segic.config import ModelConfig
 from segic.errors import UsageError
 from segic_vos.summary import peak_memory_mb
 
-DEFAULT_BATCH = 4
-LARGEST_BATCH = {"cuda": 16}  # by device; more than the default brings nothing on a CPU
+_BATCH = {"cuda": 8}  # by device, else _USUAL_BATCH; a small backbone does not keep a GPU at work with fewer
+_USUAL_BATCH = 4
+_LARGEST_BATCH = {"cuda": 16}  # more than the default brings nothing on a CPU
 
 _SUFFIXES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 1024**2, "GI": 1024**3}
 
@@ -77,7 +78,12 @@ def choose_batch(work: Workload, device: torch.device, limit: int) -> int:
             f"{work.config.size} px{free}. Allow more, or lower --size or --quality"
         )
     more = int((room - first) // work.bytes_a_frame(device))
-    return min(1 + more, LARGEST_BATCH.get(device.type, DEFAULT_BATCH))
+    return min(1 + more, _LARGEST_BATCH.get(device.type, _USUAL_BATCH))
+
+
+def default_batch(device: torch.device) -> int:
+    """How many frames go through the backbone together where nobody limits that."""
+    return _BATCH.get(device.type, _USUAL_BATCH)
 
 
 def parse_bytes(text: str) -> int:

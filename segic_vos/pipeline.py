@@ -1,8 +1,9 @@
 """Frames through the model with all stages at work at once: decode, backbone in batches, mask decoding, writing.
 
 The backbone's features do not depend on masks, so they are computed ahead, several frames at a time. On a GPU that
-happens in a thread of its own; on a CPU backbone and mask decoder would only take each other's cores, so there they
-take turns, and decoding and writing overlap with both. Queues are bounded: memory does not grow with the clip.
+happens in a thread and on a stream of its own; on a CPU backbone and mask decoder would only take each other's cores,
+so there they take turns, and decoding and writing overlap with both. Queues are bounded: memory does not grow with the
+clip.
 Foveated frames wait for the masks before them: each is encoded by itself, when its turn comes.
 """
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, free_cached, is_out_of_memory
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
+from segic_vos.streams import awaited, on_own_stream
 from segic_vos.threads import Ahead, Behind
 from segic_vos.timings import StageClock, Timings
 
@@ -80,10 +82,13 @@ def run_pipeline(
     encoded: Iterable[tuple[Frame, Any]] = ((frame, None) for frame in decoded)
     if not foveated:
         encoded = encode_in_batches(decoded, model, limit, clocks.backbone)
-    ahead = Ahead(encoded, depth=batch, name="backbone") if model.device.type != "cpu" and not foveated else None
+    ahead = None
+    if model.device.type != "cpu" and not foveated:
+        ahead = Ahead(on_own_stream(encoded, model.device), depth=batch, name="backbone")
+        encoded = awaited(ahead)
     writers = [Behind(sink, depth=8, on_busy=clocks.write.add) for sink in sinks]
     try:
-        for frame, features in ahead or encoded:
+        for frame, features in encoded:
             annotation = annotation_of(frame)
             if foveated:
                 with clocks.backbone.running():

@@ -22,7 +22,7 @@ from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
-from segic_vos.memory import DEFAULT_BATCH, Workload, choose_batch
+from segic_vos.memory import Workload, choose_batch, default_batch
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.quality import SIZES, SizeChoice
 from segic_vos.records import FrameRecord, RecordWriter, Statistics
@@ -220,7 +220,7 @@ class _Run:
             session,
             sinks.all(),
             annotation_of=self._annotation,
-            batch=self._choices.batch if self._choices else DEFAULT_BATCH,
+            batch=self._choices.batch if self._choices else default_batch(self._model.device),
             foveated=self._foveated,
             on_result=self._talk.result,
             note=self._note,
@@ -275,7 +275,7 @@ class _Run:
     def _choose(self, frame: tuple[int, int], objects: int) -> Choices:
         """What this run works with. objects: as far as the first frame shows; masks of later frames may bring more."""
         job, model = self._job, self._model
-        batch, why = job.batch or DEFAULT_BATCH, "--batch" if job.batch else ""
+        batch, why = job.batch or default_batch(model.device), "--batch" if job.batch else ""
         if (fitting := self._batch_within(model, frame, objects)) is not None:
             batch, why = fitting, "--max-memory"
         if self._foveated:

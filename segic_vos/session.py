@@ -3,26 +3,25 @@
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segic.carrying import SCALE
 from segic.errors import UsageError
 from segic.images import to_batch
-from segic.model import SEGIC, Encoded, Prediction, owners
+from segic.model import SEGIC, Encoded
 from segic.propagation import Context
+from segic.recorded import Recorded
 from segic.renewal import due
+from segic_vos.following import Followed, follow
 from segic_vos.fovea import around, fitting_size, last_seen
 from segic_vos.frames import Annotation, FrameResult
 from segic_vos.quality import QUALITIES, SIZES
 
-ABSENT = -10.0  # the logits of an object that is not there
 TOKENS = QUALITIES["segic-s"]["balanced"].tokens
-# What is larger than so many times its area of the last frame and so many tokens more must be certain.
-GROWTH, GROWN = 2.0, 10.0
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
 
 
@@ -63,6 +62,7 @@ class VideoSession:
         self._size: tuple[int, int] | None = None
         self._last_seen: dict[int, Tensor] = {}
         self._predicted = 0  # frames since masks were given
+        self._recorded = Recorded(partial(follow, model)) if model.device.type == "cuda" else None
 
     @classmethod
     def close_to(
@@ -118,18 +118,12 @@ class VideoSession:
         scores: dict[int, float] = {}
         probabilities = None
         if followed:
-            prediction = self.model.predict(
-                image, self._given, tuple(self._recent), entities=self._ids, meta=self.meta, video=True
-            )
-            kept = [self._ids.index(i) for i in followed]
-            doubted = self._doubted(prediction)[:, None, None]
-            logits = prediction.logits.masked_fill(doubted, ABSENT)[kept]
-            full = self.model.upsample(logits, image.canvas)
-            labels = resolve(full, followed)
-            scores = dict(zip(followed, prediction.scores[kept].clamp(0, 1).tolist(), strict=True))
-            probabilities = full.sigmoid().to(torch.float16).cpu().numpy() if self.probabilities else None
+            out = self._follow(image, followed)
+            labels = _on_host(out.labels)
+            scores = dict(zip(followed, out.scores.tolist(), strict=True))
+            probabilities = None if out.soft is None else out.soft.cpu().numpy()
             if annotation is None:  # last: a frame that runs out of memory can be tried again
-                self._learn(self.model.remember(image, logits, followed), image.grid, scores)
+                self._learn(out.frame, image.grid, scores)
         if annotation is not None:
             self._ids = tuple(sorted({*self._ids, *shown}))
             self._predicted = 0
@@ -171,20 +165,17 @@ class VideoSession:
         masks = torch.from_numpy(np.stack([labels == i for i in ids]))
         return self.model.context(image, masks, ids)
 
-    def _doubted(self, prediction: Prediction) -> Tensor:
-        """(N,) bool: which objects are much larger than in the last frame, or were not to be seen in it, and are not
-        found with enough certainty: where an object is hidden, something else is taken for it.
-
-        What is found in its place would teach the frames to come.
-        """
-        last = self._recent[-1]
-        if not self.model.config.reappear or last.weights is None:
-            return torch.zeros_like(prediction.scores, dtype=torch.bool)
-        before = dict(zip(last.entities, last.weights.sum(1).tolist(), strict=True))
-        areas = (prediction.logits > 0).flatten(1).sum(1) / SCALE**2
-        known = torch.tensor([before.get(i, 0.0) for i in self._ids], device=areas.device)
-        larger = (areas > GROWTH * known + GROWN) | (known == 0)
-        return larger & (prediction.scores < self.model.config.reappear)
+    def _follow(self, image: Encoded, followed: tuple[int, ...]) -> Followed:
+        """`followed`, of the session's objects, on a frame."""
+        recent = tuple(self._recent)
+        # Foveated frames have ever new numbers of tokens; a given example as the last frame comes once.
+        usual = image.fovea is None and followed == self._ids and recent[-1] not in self._given
+        if self._recorded is None or not usual or not all(all(example.present) for example in self._given):
+            return follow(
+                self.model, image, tuple(self._given), recent, self._ids, followed, self.meta, self.probabilities
+            )
+        given = tuple(example.settled for example in self._given)
+        return self._recorded(image, given, recent, self._ids, followed, self.meta, self.probabilities)
 
     def _check_size(self, image: Encoded) -> None:
         size = image.canvas.frame
@@ -230,8 +221,13 @@ def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:
             raise UsageError(f"the mask names the object {i} but has no pixel of it; leave the id out")
 
 
-def resolve(logits: Tensor, ids: Sequence[int]) -> NDArray[np.int32]:
-    """(N, H, W) logits -> (H, W) int32: the id of each pixel's owner, else 0; see `segic.model.owners`."""
-    table = torch.tensor([0, *ids], dtype=torch.int32, device=logits.device)
-    out: NDArray[np.int32] = table[owners(logits)].cpu().numpy()
-    return out
+def _on_host(labels: Tensor) -> NDArray[np.int32]:
+    """(H, W) int32."""
+    if labels.device.type != "cuda":
+        out: NDArray[np.int32] = labels.cpu().numpy()
+        return out
+    # Memory that the GPU writes to by itself; torch takes it back when nobody needs the array any more.
+    host = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
+    host.copy_(labels, non_blocking=True)
+    torch.cuda.current_stream(labels.device).synchronize()
+    return host.numpy()

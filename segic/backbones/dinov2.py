@@ -84,12 +84,14 @@ class _Attention(nn.Module):
 
 
 class _Scale(nn.Module):
+    """A branch's result, scaled by channel, added to what it came from."""
+
     def __init__(self, width: int):
         super().__init__()
         self.gamma = nn.Parameter(torch.ones(width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
+    def forward(self, x: Tensor, branch: Tensor) -> Tensor:
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class _Block(nn.Module):
@@ -103,8 +105,8 @@ class _Block(nn.Module):
         self.ls2 = _Scale(config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x)))
-        out: Tensor = x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1(x, self.attn(self.norm1(x)))
+        out: Tensor = self.ls2(x, self.mlp(self.norm2(x)))
         return out
 
 

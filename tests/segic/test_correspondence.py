@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from segic.correspondence import entity_margins, mean_similarity, unit, upsampled_norm, window
+from segic.correspondence import (
+    best_by_group,
+    entity_margins,
+    margins_of_best,
+    mean_similarity,
+    unit,
+    upsampled_norm,
+    window,
+)
 
 sizes = st.tuples(st.integers(1, 7), st.integers(1, 7))
 targets = st.tuples(st.integers(1, 26), st.integers(1, 26))
@@ -101,6 +109,21 @@ def matchings(draw):
 @settings(max_examples=150, deadline=None)
 def test_entity_margins(matching):
     torch.testing.assert_close(entity_margins(*matching), margins_by_definition(*matching), atol=1e-6, rtol=0)
+
+
+@given(matchings())
+@settings(max_examples=150, deadline=None)
+def test_entity_margins_by_sorting(matching):
+    """As on a GPU; groups may differ from row to row, and one more is left out."""
+    similarity, group, entities, topk = matching
+    expected = margins_by_definition(*matching)
+    best, count = best_by_group(similarity, group, entities + 1, topk)
+    torch.testing.assert_close(margins_of_best(best), expected, atol=1e-6, rtol=0)
+    assert count.T.tolist() == [torch.bincount(group, minlength=entities + 1).tolist()] * len(similarity)
+    more = torch.cat([similarity, torch.ones(len(similarity), 2)], 1)
+    by_row = torch.cat([group, torch.tensor([entities + 1] * 2)]).expand(len(similarity), -1)
+    best, _ = best_by_group(more, by_row, entities + 1, topk)
+    torch.testing.assert_close(margins_of_best(best), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("topk", [1, 4, 300])

@@ -21,7 +21,7 @@ def context(entities: tuple[int, ...], seed: int, model: bool = False) -> Contex
     fitted = fit_target_model(tokens, group, len(entities), 0.1) if model else None
     visual = torch.zeros(len(entities), 8)
     masks = torch.rand(len(entities), 12, 16, generator=generator)
-    return Context(entities, visual, (True,) * len(entities), tokens, group, weights, masks, fitted)
+    return Context(entities, visual, torch.ones(len(entities), dtype=torch.bool), tokens, group, weights, masks, fitted)
 
 
 def test_carried_masks_are_by_entity_and_zero_for_who_is_not_known() -> None:
@@ -37,9 +37,9 @@ def test_carried_masks_are_by_entity_and_zero_for_who_is_not_known() -> None:
 def test_nothing_is_carried_without_a_recent_frame_or_from_one_without_entities() -> None:
     target = context((1,), 1).matching
     assert target is not None
-    nobody = Context(
-        (), torch.zeros(0, 8), (), target, torch.zeros(12, dtype=torch.long), torch.zeros(0, 12), torch.zeros(0, 12, 16)
-    )
+    nothing = torch.zeros(0, dtype=torch.bool)
+    background = torch.zeros(12, dtype=torch.long)
+    nobody = Context((), torch.zeros(0, 8), nothing, target, background, torch.zeros(0, 12), torch.zeros(0, 12, 16))
     for recent in ([], [nobody]):
         found = carried_masks(target, GRID, recent, [1, 2], radius=2)
         assert found.shape == (2, 12, 16)

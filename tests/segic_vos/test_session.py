@@ -14,8 +14,9 @@ from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC, Context
+from segic_vos.following import resolve
 from segic_vos.frames import Annotation
-from segic_vos.session import MAX_GIVEN, VideoSession, resolve
+from segic_vos.session import MAX_GIVEN, VideoSession
 
 SIZE = (60, 107)
 TINY = DinoV2Config("tiny", width=32, depth=2, heads=2)
@@ -622,13 +623,6 @@ def test_probabilities_of_given_and_followed_objects(model):
     assert result.ids == (5, 7, 9)
     np.testing.assert_array_equal(result.probabilities[1], labels == 7)
     assert not np.isin(result.probabilities[0], (0, 1)).all()
-
-
-def test_resolve():
-    logits = torch.tensor([[[-1.0, 2.0, 0.0, 3.0]], [[-2.0, 1.0, -1.0, 4.0]]])
-    labels = resolve(logits, (40, 300))
-    assert labels.tolist() == [[0, 40, 0, 300]]
-    assert labels.dtype == np.int32
 
 
 # The model that ships

@@ -1,0 +1,78 @@
+"""One frame of a video in its steady state: masks from what was there before, and what the next frames need of it.
+
+A function of tensors that nowhere waits for a GPU, so that it can be recorded (`segic.recorded`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from segic.carrying import SCALE
+from segic.model import SEGIC, Encoded, Prediction, owners
+from segic.numbers import numbers
+from segic.propagation import Context, by_entity
+
+ABSENT = -10.0  # the logits of an object that is not there
+# What is larger than so many times its area of the last frame and so many tokens more must be certain.
+GROWTH, GROWN = 2.0, 10.0
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What was found of N objects on a frame of H x W pixels, on the model's device.
+
+    labels: (H, W) int32 ids, 0 for none. scores: (N,) in 0..1. soft: (N, H, W) float16 probabilities where they are
+    wanted. frame: the frame with these masks, as an example for those to come.
+    """
+
+    labels: Tensor
+    scores: Tensor
+    soft: Tensor | None
+    frame: Context
+
+
+@torch.no_grad()
+def follow(
+    model: SEGIC,
+    image: Encoded,
+    given: tuple[Context, ...],
+    recent: tuple[Context, ...],
+    ids: tuple[int, ...],
+    followed: tuple[int, ...],
+    meta: Tensor | None = None,
+    soft: bool = False,
+) -> Followed:
+    """`followed`, N of the objects `ids`, on a frame after `recent`; all of `ids` are told apart."""
+    prediction = model.predict(image, given, recent, entities=ids, meta=meta, video=True)
+    absent = _doubted(prediction, recent[-1], ids, model.config.reappear)
+    logits = by_entity(prediction.logits.masked_fill(absent[:, None, None], ABSENT), ids, followed)
+    full = model.upsample(logits, image.canvas)
+    return Followed(
+        resolve(full, followed),
+        by_entity(prediction.scores, ids, followed).clamp(0, 1),
+        full.sigmoid().to(torch.float16) if soft else None,
+        model.remember(image, logits, followed),
+    )
+
+
+def resolve(logits: Tensor, ids: Sequence[int]) -> Tensor:
+    """(N, H, W) logits -> (H, W) int32: the id of each pixel's owner, else 0; see `segic.model.owners`."""
+    return numbers((0, *ids), logits.device).to(torch.int32)[owners(logits)]
+
+
+def _doubted(prediction: Prediction, last: Context, ids: Sequence[int], reappear: float) -> Tensor:
+    """(N,) bool: which objects are much larger than in the last frame, or were not to be seen in it, and are not found
+    with enough certainty: where an object is hidden, something else is taken for it.
+
+    What is found in its place would teach the frames to come.
+    """
+    if not reappear or last.weights is None:
+        return torch.zeros_like(prediction.scores, dtype=torch.bool)
+    known = by_entity(last.weights.sum(1), last.entities, ids)
+    areas = (prediction.logits > 0).flatten(1).sum(1) / SCALE**2
+    larger = (areas > GROWTH * known + GROWN) | (known == 0)
+    return larger & (prediction.scores < reappear)

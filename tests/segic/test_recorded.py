@@ -1,0 +1,73 @@
+"""Functions recorded for a GPU; how their arguments are told apart needs none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from segic.recorded import KEPT, Recorded, filled, form, tensors_of
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    one: Tensor
+    name: str
+    other: Tensor | None = None
+
+
+def pair(value: float, size: int = 3, name: str = "a") -> Pair:
+    return Pair(torch.full((size,), value), name)
+
+
+def test_tensors_are_found_in_order_and_replaced():
+    value = (pair(1), 7, (Pair(torch.zeros(1), "b", torch.ones(2)),), None)
+    found = list(tensors_of(value))
+    assert [len(t) for t in found] == [3, 1, 2]
+    new = filled(value, iter([t + 5 for t in found]))
+    assert [t.tolist() for t in tensors_of(new)] == [[6] * 3, [5], [6] * 2]
+    assert (new[0].name, new[1], new[3]) == ("a", 7, None)
+    assert value[0].one.tolist() == [1] * 3
+
+
+def test_the_form_is_all_but_the_numbers():
+    assert form((pair(1), 4)) == form((pair(2), 4))
+    assert hash(form((pair(1), 4))) == hash(form((pair(2), 4)))
+    others = [(pair(1), 5), (pair(1, 4), 4), (pair(1, name="b"), 4), (Pair(torch.ones(3), "a", torch.ones(3)), 4)]
+    assert len({form(other) for other in [(pair(1), 4), *others]}) == 5
+    assert form(torch.ones(2)) != form(torch.ones(2).double())
+
+
+@needs_gpu
+def test_a_recording_is_replayed_with_new_arguments():
+    calls = []
+
+    def double(x: Pair, times: int) -> tuple[Tensor, Pair]:
+        calls.append(times)
+        return x.one * times, x
+
+    recorded = Recorded(double)
+    results = []
+    for value in (1.0, 2.0, 3.0):
+        argument = Pair(torch.full((4,), value, device="cuda"), "a")
+        product, same = recorded(argument, 2)
+        assert same.one is argument.one
+        results.append(product)
+    assert [t.tolist() for t in results] == [[2.0] * 4, [4.0] * 4, [6.0] * 4]
+    once = len(calls)
+    recorded(Pair(torch.zeros(4, device="cuda"), "a"), 2)
+    assert len(calls) == once
+    recorded(Pair(torch.zeros(4, device="cuda"), "a"), 3)
+    assert len(calls) > once
+
+
+@needs_gpu
+def test_only_the_last_few_forms_are_kept():
+    recorded = Recorded(lambda x: x + 1)
+    for size in range(1, KEPT + 3):
+        assert recorded(torch.zeros(size, device="cuda")).tolist() == [1] * size
+    assert len(recorded._recordings) == KEPT
