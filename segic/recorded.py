@@ -18,7 +18,6 @@ from torch import Tensor
 R = TypeVar("R")
 
 KEPT = 4  # recordings, one for each form of the arguments; each keeps its memory on the GPU
-_WARM_UP = 2  # runs before the recording: libraries set themselves up in them
 
 
 class Recorded(Generic[R]):
@@ -26,34 +25,46 @@ class Recorded(Generic[R]):
 
     Arguments and result are made of tensors, frozen dataclasses, tuples, and plain values that can be hashed. The
     function must wait for the GPU nowhere and must not write to its arguments. Of the result, what is an argument's
-    tensor is that of this call; all other tensors are the caller's to keep. For one thread at a time.
+    tensor is that of this call; all other tensors are the caller's to keep. For one thread at a time. What a GPU or its
+    memory does not let be recorded is run as it is.
+
+    urgent: its kernels go before those of other streams.
     """
 
-    def __init__(self, function: Callable[..., R]) -> None:
+    def __init__(self, function: Callable[..., R], *, urgent: bool = False) -> None:
         self._function = function
-        self._recordings: OrderedDict[Hashable, _Recording[R]] = OrderedDict()
+        self._urgent = urgent
+        self._recordings: OrderedDict[Hashable, _Recording[R] | None] = OrderedDict()
 
     def __call__(self, *arguments: Any) -> R:
         key = form(arguments)
         if key not in self._recordings:
             while len(self._recordings) >= KEPT:
                 self._recordings.popitem(last=False)
-            self._recordings[key] = _Recording(self._function, arguments)
+            self._recordings[key] = self._record(arguments)
         self._recordings.move_to_end(key)
-        return self._recordings[key].play(arguments)
+        recording = self._recordings[key]
+        return self._function(*arguments) if recording is None else recording.play(arguments)
+
+    def _record(self, arguments: tuple[Any, ...]) -> _Recording[R] | None:
+        # An error of the function's own comes here, where it can be told from one of the recording.
+        self._function(*arguments)
+        try:
+            return _Recording(self._function, arguments, -1 if self._urgent else 0)
+        except RuntimeError:
+            return None
 
 
 class _Recording(Generic[R]):
-    def __init__(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> None:
+    def __init__(self, function: Callable[..., R], arguments: tuple[Any, ...], priority: int) -> None:
         self._inputs = [tensor.clone() for tensor in tensors_of(arguments)]
         self._given: list[Tensor] = []
         self._graph = torch.cuda.CUDAGraph()
         own = filled(arguments, iter(self._inputs))
-        here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+        here, beside = torch.cuda.current_stream(), torch.cuda.Stream(priority=priority)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            for _ in range(_WARM_UP):
-                function(*own)
+            function(*own)  # libraries set themselves up for the stream
         here.wait_stream(beside)
         # Other threads go on with work of their own meanwhile.
         with torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"):
@@ -61,9 +72,13 @@ class _Recording(Generic[R]):
 
     def play(self, arguments: tuple[Any, ...]) -> R:
         given = list(tensors_of(arguments))
-        for number, (own, new) in enumerate(zip(self._inputs, given, strict=True)):
-            if not self._given or self._given[number] is not new:
-                own.copy_(new)
+        pairs = [
+            (own, new)
+            for number, (own, new) in enumerate(zip(self._inputs, given, strict=True))
+            if not self._given or self._given[number] is not new
+        ]
+        if pairs:
+            torch._foreach_copy_([own for own, _ in pairs], [new for _, new in pairs])
         self._given = given
         self._graph.replay()
         number_of = {id(own): number for number, own in enumerate(self._inputs)}

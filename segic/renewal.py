@@ -57,9 +57,14 @@ def renewed(example: Context, later: Context, grid: tuple[int, int], matching: M
     touched = (later.weights.amax(0) > TOUCHED).view(grid)
     kept = torch.where(owner > 0, agreed, ~surroundings(touched, RING).flatten())
     own = partition(example.weights, matching.ridge_share)
-    tokens = torch.cat([example.matching, later.matching[kept]])
-    group = torch.cat([own, owner[kept]])
-    return replace(example, renewed=fit_target_model(tokens, group, len(example.entities), matching.ridge))
+    fitted = fit_target_model(
+        torch.cat([example.matching, later.matching]),
+        torch.cat([own, owner]),
+        len(example.entities),
+        matching.ridge,
+        torch.cat([torch.ones_like(own, dtype=torch.bool), kept]),
+    )
+    return replace(example, renewed=fitted)
 
 
 def _owners(example: Context, later: Context, least: float) -> Tensor:

@@ -33,16 +33,20 @@ class TargetModel:
         return scores[1:] - others
 
 
-def fit_target_model(tokens: Tensor, group: Tensor, entities: int, ridge: float) -> TargetModel:
+def fit_target_model(
+    tokens: Tensor, group: Tensor, entities: int, ridge: float, kept: Tensor | None = None
+) -> TargetModel:
     """The weight W and offset b of least sum_i s_i |W' x_i + b - y_i|^2 + ridge v |W|^2 over an example's tokens.
 
     tokens: (T, C) x_i, of length 1. group: (T,) int64, 0 for background, 1..entities for the entity that owns the
     token: its column of y_i is GOAL, the others are -GOAL. s_i: weights of sum 1 that make rare owners count as much as
-    the rest. v: the weighted variance of a feature, so that `ridge` has no unit.
+    the rest. v: the weighted variance of a feature, so that `ridge` has no unit. kept: (T,) bool, which of the tokens
+    count; None for all.
     """
     x = tokens.float()
     own = F.one_hot(group, entities + 1).float()
-    share = (own / (own.sum(0) + FEW)).sum(1, keepdim=True)
+    counted = own if kept is None else own * kept[:, None]
+    share = (counted / (counted.sum(0) + FEW)).sum(1, keepdim=True)
     share = share / share.sum()
     goal = GOAL * (2 * own - 1)
     middle, mean_goal = (share * x).sum(0), (share * goal).sum(0)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, free_cached, is_out_of_memory
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
-from segic_vos.streams import awaited, on_own_stream
+from segic_vos.streams import RecordedEncoder, awaited, on_own_stream, taking_turns
 from segic_vos.threads import Ahead, Behind
 from segic_vos.timings import StageClock, Timings
 
@@ -81,25 +81,27 @@ def run_pipeline(
     limit = BatchLimit(batch, note)
     encoded: Iterable[tuple[Frame, Any]] = ((frame, None) for frame in decoded)
     if not foveated:
-        encoded = encode_in_batches(decoded, model, limit, clocks.backbone)
+        encoder = RecordedEncoder(model) if model.device.type == "cuda" else model
+        encoded = encode_in_batches(decoded, encoder, limit, clocks.backbone)
     ahead = None
     if model.device.type != "cpu" and not foveated:
         ahead = Ahead(on_own_stream(encoded, model.device), depth=batch, name="backbone")
         encoded = awaited(ahead)
     writers = [Behind(sink, depth=8, on_busy=clocks.write.add) for sink in sinks]
     try:
-        for frame, features in encoded:
-            annotation = annotation_of(frame)
-            if foveated:
-                with clocks.backbone.running():
-                    features = session.encode(frame.pixels, whole=annotation is not None)
-            with clocks.masks.running():
-                result = _step(session, features, annotation, limit, model.device)
-            for writer in writers:
-                writer.put(frame, result)
-            done += 1
-            first = first or time.perf_counter() - start
-            on_result(frame, result)
+        with taking_turns(model.device):
+            for frame, features in encoded:
+                annotation = annotation_of(frame)
+                if foveated:
+                    with clocks.backbone.running():
+                        features = session.encode(frame.pixels, whole=annotation is not None)
+                with clocks.masks.running():
+                    result = _step(session, features, annotation, limit, model.device)
+                for writer in writers:
+                    writer.put(frame, result)
+                done += 1
+                first = first or time.perf_counter() - start
+                on_result(frame, result)
     except BaseException as error:
         failure = error
     for stage in (ahead, decoded):

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -62,7 +62,9 @@ class VideoSession:
         self._size: tuple[int, int] | None = None
         self._last_seen: dict[int, Tensor] = {}
         self._predicted = 0  # frames since masks were given
-        self._recorded = Recorded(partial(follow, model)) if model.device.type == "cuda" else None
+        gpu = model.device.type == "cuda"
+        self._recorded = Recorded(partial(follow, model), urgent=True) if gpu else None
+        self._renew = Recorded(model.renew, urgent=True) if gpu else model.renew
 
     @classmethod
     def close_to(
@@ -157,7 +159,7 @@ class VideoSession:
     def _learn(self, frame: Context, grid: tuple[int, int], scores: Mapping[int, float]) -> None:
         """Takes a predicted frame as a recent one, and every few frames for the examples' linear models."""
         if due(self._predicted + 1, self.model.config.renew_every, scores, frame.shown):
-            self._given = [self.model.renew(example, frame, grid) for example in self._given]
+            self._given = [self._renew(replace(example, renewed=None), frame, grid) for example in self._given]
         self._predicted += 1
         self._recent.append(frame)
 

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
-from segic.recorded import tensors_of
+from segic.recorded import Recorded, tensors_of
+from segic_vos.batches import Encoder
 
 T = TypeVar("T")
+
+_TURN = 0.0005  # seconds that a thread may keep Python's lock while another waits for it
+
+
+class RecordedEncoder:
+    """A model's `encode` for batches of one size again and again, recorded."""
+
+    def __init__(self, model: Encoder) -> None:
+        self.device = model.device
+        self._encode: Recorded[tuple[Any, ...]] = Recorded(lambda images: tuple(model.encode(images)))
+
+    def encode(self, images: torch.Tensor, /) -> Sequence[Any]:
+        """(B, 3, H, W) uint8 on the host to B frames' features."""
+        return self._encode(images.pin_memory().to(self.device, non_blocking=True))
+
+
+@contextmanager
+def taking_turns(device: torch.device) -> Iterator[None]:
+    """Lets threads change more often than Python usually does, where a GPU stands still for as long as the one waits
+    that feeds it.
+    """
+    usual = sys.getswitchinterval()
+    if device.type == "cuda":
+        sys.setswitchinterval(min(usual, _TURN))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def on_own_stream(items: Iterable[T], device: torch.device) -> Iterator[tuple[T, torch.cuda.Event | None]]:

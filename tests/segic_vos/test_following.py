@@ -25,7 +25,6 @@ OPTIONS = {
         residual=True,
         mixer=8,
         detail=8,
-        reappear=0.4,
         instructions=InstructionConfig(meta="constant"),
     ),
 }
@@ -113,7 +112,10 @@ def test_recorded_frames_are_as_others(name):
         np.testing.assert_array_equal(found.labels, expected.labels)
         assert found.scores == pytest.approx(expected.scores, abs=1e-3)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-2)
-    assert len(recorded._recorded._recordings) >= 2
+    steps, renewals = recorded._recorded._recordings, recorded._renew._recordings
+    assert len(steps) >= 2
+    assert all([*steps.values(), *renewals.values()])
+    assert bool(renewals) == (name == "dense")
 
 
 @needs_gpu

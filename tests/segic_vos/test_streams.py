@@ -1,0 +1,60 @@
+"""Threads that share a GPU; without one they do nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from segic_vos.streams import RecordedEncoder, awaited, on_own_stream, taking_turns
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Halver:
+    """Encodes an image as half of it."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+
+    def encode(self, images: torch.Tensor, /) -> list[torch.Tensor]:
+        return list((images.to(self.device).float() / 2).unbind())
+
+
+def test_on_a_cpu_items_pass_as_they_are():
+    items = [object(), object()]
+    assert list(awaited(on_own_stream(items, torch.device("cpu")))) == items
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_turns_are_short_for_a_gpu_only_and_only_meanwhile(device):
+    before = sys.getswitchinterval()
+    with pytest.raises(KeyError), taking_turns(torch.device(device)):
+        assert (sys.getswitchinterval() < before) == (device == "cuda")
+        raise KeyError
+    assert sys.getswitchinterval() == before
+
+
+@needs_gpu
+def test_what_another_stream_makes_is_there_when_it_is_used():
+    device = torch.device("cuda")
+
+    def made():
+        for number in range(20):
+            big = torch.full((4096, 4096), float(number), device=device)
+            yield (big @ torch.eye(4096, device=device)).sum()
+
+    for number, total in enumerate(awaited(on_own_stream(made(), device))):
+        assert total.item() == number * 4096**2
+
+
+@needs_gpu
+def test_a_recorded_encoder_is_the_model():
+    model = Halver("cuda")
+    encoder = RecordedEncoder(model)
+    for seed in range(4):
+        images = torch.randint(0, 256, (3, 8, 10, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+        batch = images.permute(0, 3, 1, 2)
+        for found, expected in zip(encoder.encode(batch), model.encode(batch), strict=True):
+            assert torch.equal(found, expected)
