@@ -30,9 +30,14 @@ def test_on_a_cpu_items_pass_as_they_are():
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_turns_are_short_for_a_gpu_only_and_only_meanwhile(device):
     before = sys.getswitchinterval()
-    with pytest.raises(KeyError), taking_turns(torch.device(device)):
-        assert (sys.getswitchinterval() < before) == (device == "cuda")
-        raise KeyError
+
+    def fail() -> None:
+        with taking_turns(torch.device(device)):
+            assert (sys.getswitchinterval() < before) == (device == "cuda")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert sys.getswitchinterval() == before
 
 
