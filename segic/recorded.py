@@ -8,8 +8,9 @@ replays it all.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -21,7 +22,8 @@ KEPT = 4  # recordings, one for each form of the arguments; each keeps its memor
 
 
 class Recorded(Generic[R]):
-    """`function`, recorded for each form of its arguments: the shapes of their tensors and all else in them.
+    """`function`, recorded when it is called for the second time with arguments of a form: the shapes of their tensors
+    and all else in them.
 
     Arguments and result are made of tensors, frozen dataclasses, tuples, and plain values that can be hashed. The
     function must wait for the GPU nowhere and must not write to its arguments. Of the result, what is an argument's
@@ -34,96 +36,107 @@ class Recorded(Generic[R]):
     def __init__(self, function: Callable[..., R], *, urgent: bool = False) -> None:
         self._function = function
         self._urgent = urgent
-        self._recordings: OrderedDict[Hashable, _Recording[R] | None] = OrderedDict()
+        # None: called once. False: cannot be recorded.
+        self._recordings: OrderedDict[Hashable, _Recording[R] | bool | None] = OrderedDict()
 
     def __call__(self, *arguments: Any) -> R:
-        key = form(arguments)
+        tensors: list[Tensor] = []
+        key = form(arguments, tensors)
         if key not in self._recordings:
             while len(self._recordings) >= KEPT:
                 self._recordings.popitem(last=False)
-            self._recordings[key] = self._record(arguments)
+            self._recordings[key] = None
+            return self._function(*arguments)
         self._recordings.move_to_end(key)
+        if self._recordings[key] is None:
+            self._recordings[key] = self._record(arguments, tensors)
         recording = self._recordings[key]
-        return self._function(*arguments) if recording is None else recording.play(arguments)
+        return recording.play(tensors) if isinstance(recording, _Recording) else self._function(*arguments)
 
-    def _record(self, arguments: tuple[Any, ...]) -> _Recording[R] | None:
-        # An error of the function's own comes here, where it can be told from one of the recording.
-        self._function(*arguments)
+    def _record(self, arguments: tuple[Any, ...], tensors: list[Tensor]) -> _Recording[R] | bool:
         try:
-            return _Recording(self._function, arguments, -1 if self._urgent else 0)
+            return _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
         except RuntimeError:
-            return None
+            return False
 
 
 class _Recording(Generic[R]):
-    def __init__(self, function: Callable[..., R], arguments: tuple[Any, ...], priority: int) -> None:
-        self._inputs = [tensor.clone() for tensor in tensors_of(arguments)]
-        self._given: list[Tensor] = []
+    def __init__(
+        self, function: Callable[..., R], arguments: tuple[Any, ...], tensors: list[Tensor], priority: int
+    ) -> None:
+        self._inputs = [tensor.clone() for tensor in tensors]
+        self._last: list[Tensor | None] = [None] * len(tensors)
         self._graph = torch.cuda.CUDAGraph()
         own = filled(arguments, iter(self._inputs))
         here, beside = torch.cuda.current_stream(), torch.cuda.Stream(priority=priority)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
             function(*own)  # libraries set themselves up for the stream
+            # Other threads go on with work of their own meanwhile.
+            self._graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self._result = function(*own)
+            finally:
+                self._graph.capture_end()
         here.wait_stream(beside)
-        # Other threads go on with work of their own meanwhile.
-        with torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"):
-            self._result = function(*own)
+        self._outputs: list[Tensor] = []
+        form(self._result, self._outputs)
+        number_of = {id(tensor): number for number, tensor in enumerate(self._inputs)}
+        self._passed = [number_of.get(id(tensor)) for tensor in self._outputs]
 
-    def play(self, arguments: tuple[Any, ...]) -> R:
-        given = list(tensors_of(arguments))
-        pairs = [
-            (own, new)
-            for number, (own, new) in enumerate(zip(self._inputs, given, strict=True))
-            if not self._given or self._given[number] is not new
-        ]
-        if pairs:
-            torch._foreach_copy_([own for own, _ in pairs], [new for _, new in pairs])
-        self._given = given
+    def play(self, tensors: list[Tensor]) -> R:
+        """`tensors`: of arguments of the recorded form."""
+        triples = zip(self._inputs, tensors, self._last, strict=True)
+        changed = [(own, new) for own, new, last in triples if new is not last]
+        if changed:
+            torch._foreach_copy_(*map(list, zip(*changed, strict=True)))
+        self._last = list(tensors)
         self._graph.replay()
-        number_of = {id(own): number for number, own in enumerate(self._inputs)}
-        results = (
-            given[number_of[id(tensor)]] if id(tensor) in number_of else tensor.clone()
-            for tensor in tensors_of(self._result)
-        )
-        return filled(self._result, results)
+        made = [tensor for tensor, number in zip(self._outputs, self._passed, strict=True) if number is None]
+        copies = [torch.empty_like(tensor) for tensor in made]
+        if copies:
+            torch._foreach_copy_(copies, made)
+        fresh = iter(copies)
+        out: R = filled(self._result, (next(fresh) if n is None else tensors[n] for n in self._passed))
+        return out
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """All tensors in tensors, dataclasses and tuples, in the order of their fields."""
+def form(value: Any, tensors: list[Tensor]) -> Hashable:
+    """What is left of `value` without its tensors' numbers: two of the same form can replace each other. All tensors in
+    it are appended to `tensors`, in the order of the dataclasses' fields and of the tuples' parts.
+    """
     if isinstance(value, Tensor):
-        yield value
-    else:
-        for part in _parts(value):
-            yield from tensors_of(part)
-
-
-def form(value: Any) -> Hashable:
-    """What is left of `value` without its tensors' numbers: two of the same form can replace each other."""
-    if isinstance(value, Tensor):
+        tensors.append(value)
         return (value.dtype, value.shape, value.device)
-    if isinstance(value, tuple) or _is_record(value):
-        return (type(value), tuple(form(part) for part in _parts(value)))
+    if isinstance(value, tuple):
+        return tuple([form(part, tensors) for part in value])
+    kind = type(value)
+    if names := _fields(kind):
+        return (kind, *[form(getattr(value, name), tensors) for name in names])
     hashable: Hashable = value
     return hashable
 
 
+def tensors_of(value: Any) -> list[Tensor]:
+    """All tensors in `value`, in the order of `form`."""
+    tensors: list[Tensor] = []
+    form(value, tensors)
+    return tensors
+
+
 def filled(value: Any, tensors: Iterator[Tensor]) -> Any:
-    """`value` with other tensors in the places of its own, in the order of `tensors_of`."""
+    """`value` with other tensors in the places of its own, in the order of `form`."""
     if isinstance(value, Tensor):
         return next(tensors)
     if isinstance(value, tuple):
-        return tuple(filled(part, tensors) for part in value)
-    if _is_record(value):
-        return replace(value, **{f.name: filled(getattr(value, f.name), tensors) for f in fields(value)})
+        return tuple([filled(part, tensors) for part in value])
+    kind = type(value)
+    if names := _fields(kind):
+        return kind(**{name: filled(getattr(value, name), tensors) for name in names})
     return value
 
 
-def _parts(value: Any) -> Iterable[Any]:
-    if isinstance(value, tuple):
-        return value
-    return [getattr(value, f.name) for f in fields(value)] if _is_record(value) else ()
-
-
-def _is_record(value: Any) -> bool:
-    return is_dataclass(value) and not isinstance(value, type)
+@lru_cache(maxsize=64)
+def _fields(kind: type) -> tuple[str, ...]:
+    """Of a dataclass; nothing for other types."""
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) else ()

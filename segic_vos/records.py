@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segic_vos.frames import Frame, FrameResult, Sink
 from segic_vos.sinks.files import writing
+
+_FEW = 8  # ids
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,11 @@ class FrameRecord:
     @classmethod
     def of(cls, frame: Frame, result: FrameResult) -> FrameRecord:
         """Count the pixels of `result`."""
-        counts = np.bincount(result.labels.ravel(), minlength=max(result.ids, default=0) + 1)
         return cls(
             index=frame.index,
             name=frame.name,
             given=result.given,
-            areas={key: int(counts[key]) for key in result.ids},
+            areas=_areas(result.labels, result.ids),
             scores={key: round(float(score), 4) for key, score in result.scores.items()},
         )
 
@@ -63,6 +65,14 @@ class FrameRecord:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a frame's record: {line!r}") from error
+
+
+def _areas(labels: NDArray[np.int32], ids: Sequence[int]) -> dict[int, int]:
+    """Pixels by id. Comparing is many times as fast as counting all values, unless there are many ids."""
+    if len(ids) <= _FEW:
+        return {key: int(np.count_nonzero(labels == key)) for key in ids}
+    counts = np.bincount(labels.ravel(), minlength=max(ids) + 1)
+    return {key: int(counts[key]) for key in ids}
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,6 @@ class VideoSession:
         self._check_size(image)
         shown = annotation.ids if annotation is not None else ()
         followed = tuple(i for i in self._ids if i not in shown)
-        labels = np.zeros(image.canvas.frame, np.int32)
         scores: dict[int, float] = {}
         probabilities = None
         if followed:
@@ -126,6 +125,8 @@ class VideoSession:
             probabilities = None if out.soft is None else out.soft.cpu().numpy()
             if annotation is None:  # last: a frame that runs out of memory can be tried again
                 self._learn(out.frame, image.grid, scores)
+        else:
+            labels = np.zeros(image.canvas.frame, np.int32)
         if annotation is not None:
             self._ids = tuple(sorted({*self._ids, *shown}))
             self._predicted = 0

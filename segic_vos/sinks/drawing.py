@@ -27,7 +27,7 @@ def draw_overlay(
         raise ValueError(f"pixels are {pixels.shape[:2]}, labels {labels.shape}: expected the same height and width")
     index = colour_index(labels)
     inside = _above_zero(index)
-    colours = palette_table(palette)[index]
+    colours = cv2.applyColorMap(index, palette_table(palette)[:, None])
     drawn = pixels.copy()
     cv2.copyTo(cv2.addWeighted(pixels, 1 - alpha, colours, alpha, 0), inside, drawn)
     if outline:

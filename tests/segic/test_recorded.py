@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from segic.recorded import KEPT, Recorded, filled, form, tensors_of
+from segic.recorded import KEPT, Recorded, filled, tensors_of
+from segic.recorded import form as form_and_tensors
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -24,9 +25,13 @@ def pair(value: float, size: int = 3, name: str = "a") -> Pair:
     return Pair(torch.full((size,), value), name)
 
 
+def form(value: object) -> object:
+    return form_and_tensors(value, [])
+
+
 def test_tensors_are_found_in_order_and_replaced():
     value = (pair(1), 7, (Pair(torch.zeros(1), "b", torch.ones(2)),), None)
-    found = list(tensors_of(value))
+    found = tensors_of(value)
     assert [len(t) for t in found] == [3, 1, 2]
     new = filled(value, iter([t + 5 for t in found]))
     assert [t.tolist() for t in tensors_of(new)] == [[6] * 3, [5], [6] * 2]
@@ -62,12 +67,21 @@ def test_a_recording_is_replayed_with_new_arguments():
     recorded(Pair(torch.zeros(4, device="cuda"), "a"), 2)
     assert len(calls) == once
     recorded(Pair(torch.zeros(4, device="cuda"), "a"), 3)
-    assert len(calls) > once
+    assert len(calls) == once + 1
+
+
+@needs_gpu
+def test_what_cannot_be_recorded_is_run():
+    recorded = Recorded(lambda x: x * x.sum().item())
+    for value in (1.0, 2.0, 3.0):
+        assert recorded(torch.full((2,), value, device="cuda")).tolist() == [2 * value**2] * 2
+    assert list(recorded._recordings.values()) == [False]
 
 
 @needs_gpu
 def test_only_the_last_few_forms_are_kept():
     recorded = Recorded(lambda x: x + 1)
     for size in range(1, KEPT + 3):
-        assert recorded(torch.zeros(size, device="cuda")).tolist() == [1] * size
+        for _ in range(3):
+            assert recorded(torch.zeros(size, device="cuda")).tolist() == [1] * size
     assert len(recorded._recordings) == KEPT

@@ -35,6 +35,7 @@ def build(config: ModelConfig, device: str) -> SEGIC:
     torch.manual_seed(0)
     backbone = DinoV2(DinoV2Config("tiny", width=32, depth=2, heads=2))
     decoder = Decoder(config, 32, 32)
+    decoder.mask_decoder.iou_prediction_head.layers[2].bias.data.fill_(0.8)  # linear models are renewed when sure
     return SEGIC(config, backbone.to(device=torch.device(device), dtype=torch.float32), decoder.to(device))
 
 
@@ -106,16 +107,16 @@ def test_recorded_frames_are_as_others(name):
     plain._recorded = None
     more = np.where(given().labels == 8, 8, 0).astype(np.int32)
     more[5:9, 80:100] = 11
-    masks = {0: given(), 8: Annotation(more, (8, 11))}
-    for number, frame in enumerate(clip(16)):
+    masks = {0: given(), 12: Annotation(more, (8, 11))}
+    for number, frame in enumerate(clip(20)):
         expected, found = (session.step(frame, masks.get(number)) for session in (plain, recorded))
         np.testing.assert_array_equal(found.labels, expected.labels)
         assert found.scores == pytest.approx(expected.scores, abs=1e-3)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-2)
     steps, renewals = recorded._recorded._recordings, recorded._renew._recordings
-    assert len(steps) >= 2
-    assert all([*steps.values(), *renewals.values()])
-    assert bool(renewals) == (name == "dense")
+    assert sum(map(bool, steps.values())) >= 2
+    assert not any(recording is False for recording in (*steps.values(), *renewals.values()))
+    assert any(renewals.values()) == (name == "dense")
 
 
 @needs_gpu
