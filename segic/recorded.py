@@ -89,7 +89,7 @@ class _Recording(Generic[R]):
         triples = zip(self._inputs, tensors, self._last, strict=True)
         changed = [(own, new) for own, new, last in triples if new is not last]
         if changed:
-            torch._foreach_copy_(*map(list, zip(*changed, strict=True)))
+            torch._foreach_copy_([own for own, _ in changed], [new for _, new in changed])
         self._last = list(tensors)
         self._graph.replay()
         made = [tensor for tensor, number in zip(self._outputs, self._passed, strict=True) if number is None]
@@ -110,7 +110,7 @@ def form(value: Any, tensors: list[Tensor]) -> Hashable:
         return (value.dtype, value.shape, value.device)
     if isinstance(value, tuple):
         return tuple([form(part, tensors) for part in value])
-    kind = type(value)
+    kind: Any = type(value)
     if names := _fields(kind):
         return (kind, *[form(getattr(value, name), tensors) for name in names])
     hashable: Hashable = value
@@ -130,7 +130,7 @@ def filled(value: Any, tensors: Iterator[Tensor]) -> Any:
         return next(tensors)
     if isinstance(value, tuple):
         return tuple([filled(part, tensors) for part in value])
-    kind = type(value)
+    kind: Any = type(value)
     if names := _fields(kind):
         return kind(**{name: filled(getattr(value, name), tensors) for name in names})
     return value
