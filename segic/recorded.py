@@ -48,16 +48,16 @@ class Recorded(Generic[R]):
             self._recordings[key] = None
             return self._function(*arguments)
         self._recordings.move_to_end(key)
-        if self._recordings[key] is None:
-            self._recordings[key] = self._record(arguments, tensors)
         recording = self._recordings[key]
+        if recording is None:
+            try:
+                made = _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
+            except RuntimeError:
+                recording = self._recordings[key] = False
+            else:
+                self._recordings[key] = made
+                return made.first(tensors)
         return recording.play(tensors) if isinstance(recording, _Recording) else self._function(*arguments)
-
-    def _record(self, arguments: tuple[Any, ...], tensors: list[Tensor]) -> _Recording[R] | bool:
-        try:
-            return _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
-        except RuntimeError:
-            return False
 
 
 class _Recording(Generic[R]):
@@ -71,7 +71,8 @@ class _Recording(Generic[R]):
         here, beside = torch.cuda.current_stream(), torch.cuda.Stream(priority=priority)
         beside.wait_stream(here)
         with torch.cuda.stream(beside):
-            function(*own)  # libraries set themselves up for the stream
+            # Libraries set themselves up for the stream; the result is as good as any.
+            self._first: R | None = function(*own)
             # Other threads go on with work of their own meanwhile.
             self._graph.capture_begin(capture_error_mode="thread_local")
             try:
@@ -79,10 +80,17 @@ class _Recording(Generic[R]):
             finally:
                 self._graph.capture_end()
         here.wait_stream(beside)
-        self._outputs: list[Tensor] = []
-        form(self._result, self._outputs)
+        self._outputs = tensors_of(self._result)
         number_of = {id(tensor): number for number, tensor in enumerate(self._inputs)}
         self._passed = [number_of.get(id(tensor)) for tensor in self._outputs]
+
+    def first(self, tensors: list[Tensor]) -> R:
+        """The result for the arguments that were recorded, once. `tensors`: theirs."""
+        result, self._first = self._first, None
+        made = tensors_of(result)
+        for tensor in made:
+            tensor.record_stream(torch.cuda.current_stream())
+        return self._with(result, tensors, made)
 
     def play(self, tensors: list[Tensor]) -> R:
         """`tensors`: of arguments of the recorded form."""
@@ -92,12 +100,16 @@ class _Recording(Generic[R]):
             torch._foreach_copy_([own for own, _ in changed], [new for _, new in changed])
         self._last = list(tensors)
         self._graph.replay()
-        made = [tensor for tensor, number in zip(self._outputs, self._passed, strict=True) if number is None]
-        copies = [torch.empty_like(tensor) for tensor in made]
-        if copies:
-            torch._foreach_copy_(copies, made)
-        fresh = iter(copies)
-        out: R = filled(self._result, (next(fresh) if n is None else tensors[n] for n in self._passed))
+        copies = [t if n is not None else torch.empty_like(t) for t, n in zip(self._outputs, self._passed, strict=True)]
+        pairs = [(c, t) for c, t in zip(copies, self._outputs, strict=True) if c is not t]
+        if pairs:
+            torch._foreach_copy_([copy for copy, _ in pairs], [tensor for _, tensor in pairs])
+        return self._with(self._result, tensors, copies)
+
+    def _with(self, result: R | None, tensors: list[Tensor], made: list[Tensor]) -> R:
+        """`result` with the tensors `made` in the places of its own, but for those that are arguments'."""
+        kept = (own if n is None else tensors[n] for own, n in zip(made, self._passed, strict=True))
+        out: R = filled(result, kept)
         return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -85,3 +87,79 @@ def test_only_the_last_few_forms_are_kept():
         for _ in range(3):
             assert recorded(torch.zeros(size, device="cuda")).tolist() == [1] * size
     assert len(recorded._recordings) == KEPT
+
+
+class FakeGraph:
+    """Records calls of functions that `note` wraps, and runs them again, writing to where they wrote."""
+
+    recording: FakeGraph | None = None
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[[], Tensor], Tensor]] = []
+
+    def capture_begin(self, **_: object) -> None:
+        FakeGraph.recording = self
+
+    def capture_end(self) -> None:
+        FakeGraph.recording = None
+
+    def replay(self) -> None:
+        for call, written in self.calls:
+            written.copy_(call())
+
+
+def note(call: Callable[[], Tensor]) -> Tensor:
+    out = call()
+    if FakeGraph.recording is not None:
+        FakeGraph.recording.calls.append((call, out))
+    return out
+
+
+class FakeStream:
+    def __init__(self, priority: int = 0) -> None:
+        self.priority = priority
+
+    def wait_stream(self, other: FakeStream) -> None:
+        pass
+
+
+@pytest.fixture
+def fake_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(Tensor, "record_stream", lambda *_: None)
+
+
+def test_every_call_has_its_own_result(fake_gpu):
+    """The first, which is not recorded, the second, which is, and those that are replayed, with what changes and what
+    does not.
+    """
+    runs = []
+
+    def scaled(x: Pair, factor: Tensor) -> tuple[Pair, Tensor]:
+        runs.append(x.name)
+        return Pair(x.one, x.name, note(lambda: x.one * factor)), note(lambda: x.one + factor)
+
+    recorded = Recorded(scaled)
+    factor, results = torch.tensor(3.0), []
+    for value in range(5):
+        x = pair(float(value))
+        product, total = recorded(x, factor)
+        assert product.one is x.one
+        results.append((product.other, total))
+    assert [(p.tolist(), t.tolist()) for p, t in results] == [([3.0 * v] * 3, [v + 3.0] * 3) for v in range(5)]
+    assert len(runs) == 3  # the first call, the second, and the recording
+    changed, _ = recorded(pair(1.0), torch.tensor(7.0))
+    assert changed.other.tolist() == [7.0] * 3
+
+
+def test_a_recording_that_fails_leaves_the_function(fake_gpu):
+    def wary(x: Tensor) -> Tensor:
+        if FakeGraph.recording is not None:
+            raise RuntimeError("not while recording")
+        return x + 1
+
+    recorded = Recorded(wary)
+    assert [recorded(torch.tensor(v)).item() for v in (1, 2, 3)] == [2, 3, 4]
