@@ -14,7 +14,7 @@ from click.testing import CliRunner
 import segic_cli
 from segic.errors import SegicError, UsageError
 from segic_cli.lazy import RootGroup, set_verbosity
-from segic_cli.main import COMMANDS, cli
+from segic_cli.main import COMMANDS, PATIENCE, cli, wait_patiently
 
 
 def program(*args, **environment):
@@ -118,3 +118,18 @@ def test_interrupt_is_130():
 def test_a_defect_is_not_hidden():
     done = CliRunner().invoke(tree(ZeroDivisionError()), ["work"])
     assert isinstance(done.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [({}, PATIENCE), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    ids=["by default", "another policy", "another count"],
+)
+def test_threads_wait_as_the_user_says(monkeypatch, users, expected):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in users.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    wait_patiently()
+    assert os.environ.get("GOMP_SPINCOUNT") == expected
