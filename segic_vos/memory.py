@@ -29,6 +29,9 @@ _STARTING = 150e6  # weights that are read at first use, and what libraries set 
 _OBJECT = 60  # bytes a pixel of the canvas and object decoded together, of which there are at most _TOGETHER
 _TOGETHER = 16
 _OBJECT_FULL = 16  # bytes a pixel of the frame and object: logits at full size
+# The same on an H100 (480p, 8 frames, segic-s at 476 and 672 px, DINOv2-L at 896 px), where work is recorded and keeps
+# its memory.
+_RECORDED, _RECORDED_OBJECT = 360, 150
 _MATCHING = 20e6
 _LOADED = 400  # MB with a loaded model, where the system does not say
 _WRITERS = 130  # bytes a pixel of the frame: results on their way to the disk, the overlay's encoder
@@ -47,14 +50,18 @@ class Workload:
     def bytes_a_frame(self, device: torch.device) -> float:
         """Of one more frame in the batch."""
         scale = width_of(self.config.backbone) / _MEASURED_WIDTH
-        backbone = self.canvas[0] * self.canvas[1] * scale * _BACKBONE[max(2, self.precision.itemsize)]
+        each = scale * _BACKBONE[max(2, self.precision.itemsize)]
+        if device.type == "cuda":
+            each = max(each, _RECORDED)
+        backbone = self.canvas[0] * self.canvas[1] * each
         raw = 3 * self.frame[0] * self.frame[1]
         return backbone + raw * (_QUEUED if device.type == "cpu" else 5)  # decoded frames wait on the host
 
     def fixed_bytes(self, device: torch.device) -> float:
         """Beside the batch, and beyond what a loaded model holds."""
         canvas, frame = self.canvas[0] * self.canvas[1], self.frame[0] * self.frame[1]
-        objects = _OBJECT * canvas * min(self.objects, _TOGETHER) + _OBJECT_FULL * frame * self.objects
+        each = _RECORDED_OBJECT if device.type == "cuda" else _OBJECT
+        objects = each * canvas * min(self.objects, _TOGETHER) + _OBJECT_FULL * frame * self.objects
         host = _STARTING + _WRITERS * frame if device.type == "cpu" else 0
         return objects + _MATCHING + host
 
