@@ -15,11 +15,11 @@ from segic.config import MatchingConfig
 from segic.numbers import numbers
 from segic.ownership import partition
 from segic.propagation import Context
-from segic.target_model import fit_target_model
+from segic.target_model import TargetModel, fit_target_model
 from segic.tiles import surroundings
 
 CERTAIN = 0.5  # the score that every entity of a later frame must have
-AGREED = 0.1  # an entity's token must have this margin by the example alone, of about 0.3 that are asked (2 GOAL)
+AGREED = 0.15  # an entity's token must have this margin by the example alone, of about 0.3 that are asked (2 GOAL)
 RING = 2  # tokens around the entities that are no background: there lie their thin parts that a mask has missed
 TOUCHED = 0.02  # the share of a token from which on it belongs to an entity, for that
 
@@ -52,19 +52,36 @@ def renewed(example: Context, later: Context, grid: tuple[int, int], matching: M
     assert later.matching is not None
     assert later.weights is not None
     owner = _owners(example, later, matching.ridge_share)
-    margins = example.target_model.margins(later.matching)
-    agreed = margins.gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
     touched = (later.weights.amax(0) > TOUCHED).view(grid)
+    model = fit_to_both(
+        example.target_model, (example.matching, example.weights), (later.matching, owner, touched), matching
+    )
+    return replace(example, renewed=model)
+
+
+def fit_to_both(
+    model: TargetModel,
+    example: tuple[Tensor, Tensor],
+    later: tuple[Tensor, Tensor, Tensor],
+    matching: MatchingConfig,
+) -> TargetModel:
+    """The linear model of an example's tokens and a later frame's.
+
+    model: of the example alone. example: its tokens (T, C) and weights (n, T), what each entity covers of them. later:
+    the other frame's tokens (h * w, C), their owners (h * w,) int64 by its masks, 0 for background, and (h, w) bool,
+    which of them any entity touches.
+    """
+    tokens, owner, touched = later
+    agreed = model.margins(tokens).gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
     kept = torch.where(owner > 0, agreed, ~surroundings(touched, RING).flatten())
-    own = partition(example.weights, matching.ridge_share)
-    fitted = fit_target_model(
-        torch.cat([example.matching, later.matching]),
+    own = partition(example[1], matching.ridge_share)
+    return fit_target_model(
+        torch.cat([example[0], tokens]),
         torch.cat([own, owner]),
-        len(example.entities),
+        len(example[1]),
         matching.ridge,
         torch.cat([torch.ones_like(own, dtype=torch.bool), kept]),
     )
-    return replace(example, renewed=fitted)
 
 
 def _owners(example: Context, later: Context, least: float) -> Tensor:

@@ -60,7 +60,7 @@ def group_loss(
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             return predict(
                 decoder, config, frames, target, *shown, meta=group.meta, negatives=group.negatives,
-                crossed_points=crossed_points,
+                crossed_points=crossed_points, renewed=plan.renewed,
             )  # fmt: skip
 
     def score(out: Output, target: int) -> "_Scores":

@@ -18,6 +18,7 @@ from segic.decoder import Decoder, Output
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.model import MAP_STRIDE, token_centres
 from segic.ownership import claims, partition
+from segic.renewal import TOUCHED, fit_to_both
 from segic.target_model import fit_target_model
 
 EPS = 1e-8  # of the paper's cosine, as in `SEGIC`
@@ -90,8 +91,17 @@ def margins(frames: Frames, config: ModelConfig, target: int, example: int, weig
 
 
 @torch.no_grad()
-def target_margins(frames: Frames, config: ModelConfig, target: int, example: int, weights: Tensor) -> Tensor:
-    """(B, N, h, w) margins of the target frame by target models of the example frame with weights (B, N, h, w)."""
+def target_margins(
+    frames: Frames,
+    config: ModelConfig,
+    target: int,
+    example: int,
+    weights: Tensor,
+    later: tuple[int, Tensor] | None = None,
+) -> Tensor:
+    """(B, N, h, w) margins of the target frame by target models of the example frame with weights (B, N, h, w). later:
+    a frame and its weights that the models are fitted to as well (`segic.renewal`).
+    """
     assert config.matching is not None
     assert frames.matching is not None
     ridge, least = config.matching.ridge, config.matching.ridge_share
@@ -99,9 +109,14 @@ def target_margins(frames: Frames, config: ModelConfig, target: int, example: in
     # A covariance in lower precision would not be positive definite.
     with torch.autocast(weights.device.type, enabled=False):
         for b in range(weights.shape[0]):
-            group = partition(weights[b], least)
-            fitted = fit_target_model(frames.matching[b, example], group, weights.shape[1], ridge)
-            out.append(fitted.margins(frames.matching[b, target]))
+            tokens, covered = frames.matching[b, example], weights[b].flatten(1)
+            model = fit_target_model(tokens, partition(covered, least), len(covered), ridge)
+            if later is not None:
+                index, theirs = later
+                touched = theirs[b].amax(0) > TOUCHED
+                new = frames.matching[b, index], partition(theirs[b], least), touched
+                model = fit_to_both(model, (tokens, covered), new, config.matching)
+            out.append(model.margins(frames.matching[b, target]))
     return torch.stack(out).unflatten(-1, frames.grid)
 
 
@@ -129,14 +144,17 @@ def predict(
     meta: Tensor | None = None,
     negatives: bool = True,
     crossed_points: bool = True,
+    renewed: bool = False,
 ) -> Output:
     """Masks of all N entities on frame `target`. example, recent: a frame and its masks (B, N, H, W) in 0..1.
 
     meta: (B, N, 768) text features. negatives: the entities are each other's negatives. crossed_points: they enter each
-    other's lists with their points as well.
+    other's lists with their points as well. renewed: target models are fitted to the recent frame too.
     """
-    instruct = _instruct_dense if config.matching is not None else _instruct_by_mean
-    given = instruct(config, frames, target, example, recent)
+    if config.matching is not None:
+        given = _instruct_dense(config, frames, target, example, recent, renewed)
+    else:
+        given = _instruct_by_mean(config, frames, target, example, recent)
     given = replace(given, meta=meta)
     embedding, detail = frames.embedding[target], frames.detail[target]
     n = example[1].shape[1]
@@ -182,7 +200,12 @@ def _each_alone(instruction: Tensor | None) -> Tensor | None:
 
 @torch.no_grad()
 def _instruct_dense(
-    config: ModelConfig, frames: Frames, target: int, example: tuple[int, Tensor], recent: tuple[int, Tensor] | None
+    config: ModelConfig,
+    frames: Frames,
+    target: int,
+    example: tuple[int, Tensor],
+    recent: tuple[int, Tensor] | None,
+    renewed: bool,
 ) -> Instructions:
     shown: Sequence[tuple[int, Tensor]] = [example] if recent is None else [example, recent]
     weights = [F.interpolate(masks.detach(), frames.grid, mode="area") for _, masks in shown]
@@ -197,7 +220,8 @@ def _instruct_dense(
     assert config.matching is not None
     carried = carried_masks(frames, config.matching.carry, target, recent, maps[0]) if config.matching.carry else None
     if config.matching.ridge:
-        maps.append(target_margins(frames, config, target, example[0], weights[0]))
+        later = (recent[0], weights[1]) if renewed and recent is not None and not _again(example, recent) else None
+        maps.append(target_margins(frames, config, target, example[0], weights[0], later))
     propagated = torch.stack(maps, dim=2)
     return Instructions(propagated, best_points(propagated.amax(2)), visual, None, carried)
 

@@ -36,7 +36,8 @@ class StepPlan:
     features are mirrored. swap, video_swap: which frames change places. reversion, video_reversion: context reversion
     after a pair, after a chain. predicted: a chain's recent frame carries the model's own prediction. disturbed: a part
     of its masks has another owner. lost: one of its entities has no mask. first: the chain's recent frame is its
-    example, too. longer: by how many predictions a chain goes on after the second.
+    example, too. longer: by how many predictions a chain goes on after the second. renewed: a chain's target models are
+    fitted to its recent frame as well.
     """
 
     step: int
@@ -52,6 +53,7 @@ class StepPlan:
     first: bool = False
     lost: bool = False
     longer: int = 0
+    renewed: bool = False
 
 
 def plan_step(recipe: Recipe, step: int) -> StepPlan:
@@ -70,9 +72,10 @@ def plan_step(recipe: Recipe, step: int) -> StepPlan:
         bool(rng.random() < p) for p in (how.video_disturbed, how.video_first, how.video_longer, how.video_lost)
     )
     longer = int(rng.integers(1, how.video_most, endpoint=True)) if goes_on else 0
+    renewed = bool(rng.random() < how.video_renewed)
     return StepPlan(
         step, chain, entities, flip, swap, video_swap, reversion, video_reversion, predicted, disturbed, first, lost,
-        longer,
+        longer, renewed,
     )  # fmt: skip
 
 

@@ -235,6 +235,8 @@ class Episode(Part):
         more (equally likely): back and forth between the recent frame and the target, each from the example and the
         prediction before. The last two of a chain are trained; the others bring its own mistakes about, and their
         growth.
+    video_renewed: probability that a chain's target models are fitted to its recent frame as well, as they are now and
+        then in a video (`matching.renew`).
     """
 
     reversion: float = Field(default=1.0, ge=0, le=1)
@@ -256,6 +258,7 @@ class Episode(Part):
     video_lost: float = Field(default=0.0, ge=0, le=1)
     video_longer: float = Field(default=0.0, ge=0, le=1)
     video_most: int = Field(default=1, ge=1)
+    video_renewed: float = Field(default=0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _usable(self) -> "Episode":

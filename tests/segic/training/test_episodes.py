@@ -91,6 +91,28 @@ def test_a_pair_and_a_chain_as_in_inference(config: ModelConfig, features: torch
         assert torch.allclose(start.logits, beginning.logits[b], atol=1e-4)
 
 
+@torch.no_grad()
+def test_renewed_target_models_as_in_inference(features: torch.Tensor, masks: torch.Tensor) -> None:
+    model = decoder(DENSE)
+    features[:, 1] = features[:, 0] + 0.5 * features[:, 1]  # alike enough for the example's model to agree
+    batch = batch_for(DENSE, features, masks[:, [0, 0, 2]])
+    frames = prepare(model, batch, (2,))
+    shown = (0, batch.masks[:, 0]), (1, batch.masks[:, 1])
+    out = predict(model, DENSE, frames, 2, *shown, renewed=True)
+    assert not torch.allclose(out.logits, predict(model, DENSE, frames, 2, *shown).logits, atol=1e-3)
+    segic = SEGIC(DENSE, None, model)  # type: ignore[arg-type]
+    for b in range(2):
+        encoded = segic.encode_features(features[b], CANVAS, batch.pixels[b])
+        given, recent = (segic.context(encoded[i], masks[b, 0], [1, 2]) for i in (0, 1))
+        renewed = segic.renew(given, recent, encoded[0].grid)
+        found = segic.predict(encoded[2], [renewed], [recent], entities=[1, 2], video=True)
+        assert torch.allclose(found.logits, out.logits[b], atol=1e-4)
+        # The example is not a later frame of itself.
+        again = predict(model, DENSE, frames, 2, shown[0], shown[0], renewed=True)
+        same = segic.predict(encoded[2], [given], [given], entities=[1, 2], video=True)
+        assert torch.allclose(same.logits, again.logits[b], atol=1e-4)
+
+
 @pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
 @pytest.mark.parametrize("absent", [False, True])
 @torch.no_grad()
@@ -329,6 +351,7 @@ def test_padding_is_zero_after_normalisation() -> None:
 
 def test_plans_follow_their_probabilities_and_their_step() -> None:
     changes = ["episode.video_lost=0.12", "episode.video_longer=0.5", "episode.video_most=5"]
+    changes.append("episode.video_renewed=0.4")
     recipe = load_recipe("segic-s", changes)
     plans = [plan_step(recipe, step) for step in range(3000)]
     assert plans[7] == plan_step(recipe, 7)
@@ -340,6 +363,7 @@ def test_plans_follow_their_probabilities_and_their_step() -> None:
     assert np.mean([p.disturbed for p in plans]) == pytest.approx(0.3, abs=0.03)
     assert np.mean([p.first for p in plans]) == pytest.approx(0.12, abs=0.03)
     assert np.mean([p.lost for p in plans]) == pytest.approx(0.12, abs=0.03)
+    assert np.mean([p.renewed for p in plans]) == pytest.approx(0.4, abs=0.03)
     assert np.mean([p.longer > 0 for p in plans]) == pytest.approx(0.5, abs=0.03)
     assert [np.mean([p.longer == n for p in plans]) for n in range(1, 6)] == pytest.approx([0.1] * 5, abs=0.03)
     assert {p.longer for p in plans} == set(range(6))
