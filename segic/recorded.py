@@ -25,10 +25,10 @@ class Recorded(Generic[R]):
     """`function`, recorded when it is called for the second time with arguments of a form: the shapes of their tensors
     and all else in them.
 
-    Arguments and result are made of tensors, frozen dataclasses, tuples, and plain values that can be hashed. The
-    function must wait for the GPU nowhere and must not write to its arguments. Of the result, what is an argument's
-    tensor is that of this call; all other tensors are the caller's to keep. For one thread at a time. What a GPU or its
-    memory does not let be recorded is run as it is.
+    Arguments and result are made of tensors of one GPU, frozen dataclasses, tuples, and plain values that can be
+    hashed. The function must wait for the GPU nowhere and must not write to its arguments. Of the result, what is an
+    argument's tensor is that of this call; all other tensors are the caller's to keep. For one thread at a time. What a
+    GPU or its memory does not let be recorded is run as it is.
 
     urgent: its kernels go before those of other streams.
     """
@@ -49,15 +49,16 @@ class Recorded(Generic[R]):
             return self._function(*arguments)
         self._recordings.move_to_end(key)
         recording = self._recordings[key]
-        if recording is None:
-            try:
-                made = _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
-            except RuntimeError:
-                recording = self._recordings[key] = False
-            else:
-                self._recordings[key] = made
-                return made.first(tensors)
-        return recording.play(tensors) if isinstance(recording, _Recording) else self._function(*arguments)
+        with torch.cuda.device(tensors[0].device):  # whose streams are then meant, of several GPUs
+            if recording is None:
+                try:
+                    made = _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
+                except RuntimeError:
+                    recording = self._recordings[key] = False
+                else:
+                    self._recordings[key] = made
+                    return made.first(tensors)
+            return recording.play(tensors) if isinstance(recording, _Recording) else self._function(*arguments)
 
 
 class _Recording(Generic[R]):

@@ -86,7 +86,7 @@ def run_pipeline(
     ahead = None
     if model.device.type != "cpu" and not foveated:
         ahead = Ahead(on_own_stream(encoded, model.device), depth=batch, name="backbone")
-        encoded = awaited(ahead)
+        encoded = awaited(ahead, model.device)
     writers = [Behind(sink, depth=8, on_busy=clocks.write.add) for sink in sinks]
     try:
         with taking_turns(model.device):

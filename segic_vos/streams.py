@@ -61,11 +61,11 @@ def on_own_stream(items: Iterable[T], device: torch.device) -> Iterator[tuple[T,
         yield item, ready
 
 
-def awaited(made: Iterable[tuple[T, torch.cuda.Event | None]]) -> Iterator[T]:
+def awaited(made: Iterable[tuple[T, torch.cuda.Event | None]], device: torch.device) -> Iterator[T]:
     """The items of `on_own_stream` as this thread's stream may use them: the GPU waits for each, the host does not."""
     for item, ready in made:
         if ready is not None:
-            stream = torch.cuda.current_stream()
+            stream = torch.cuda.current_stream(device)
             stream.wait_event(ready)
             for tensor in tensors_of(item):
                 tensor.record_stream(stream)  # its memory is not the other stream's before this one is done with it

@@ -24,7 +24,7 @@ class Halver:
 
 def test_on_a_cpu_items_pass_as_they_are():
     items = [object(), object()]
-    assert list(awaited(on_own_stream(items, torch.device("cpu")))) == items
+    assert list(awaited(on_own_stream(items, torch.device("cpu")), torch.device("cpu"))) == items
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -50,7 +50,7 @@ def test_what_another_stream_makes_is_there_when_it_is_used():
             big = torch.full((4096, 4096), float(number), device=device)
             yield (big @ torch.eye(4096, device=device)).sum()
 
-    for number, total in enumerate(awaited(on_own_stream(made(), device))):
+    for number, total in enumerate(awaited(on_own_stream(made(), device), device)):
         assert total.item() == number * 4096**2
 
 
