@@ -166,5 +166,6 @@ class Decoder(nn.Module):
         if self.detail is not None and detail is not None:
             frame = detail[:, None].expand(b, entities, *detail.shape[1:]).flatten(0, 1)
             fine = upscaled if carried is None else torch.cat([upscaled, carried], dim=1)
-            logits = self.detail(logits, fine, frame)
+            small_parts = logits.device.type == "cpu" and not torch.is_grad_enabled()
+            logits = (self.detail.around if small_parts else self.detail)(logits, fine, frame)
         return Output(logits.unflatten(0, (b, entities))[:, :, 0], scores.view(b, entities))

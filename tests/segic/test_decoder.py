@@ -11,7 +11,7 @@ from torch import nn
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
-from segic.decoder.detail import DetailBranch
+from segic.decoder.detail import REACH, DetailBranch
 from segic.decoder.layers import ChannelNorm, FourierPositions
 from segic.decoder.mixer import TokenMixer
 from segic.instructions import Instructions
@@ -352,3 +352,25 @@ def test_the_detail_branchs_gradients_in_bfloat16_are_those_of_float32():
         parts = (branch.enter, branch.mix, branch.leave)
         norms.append(torch.stack([p.grad.norm() for part in parts for p in part.parameters()]))
     torch.testing.assert_close(norms[1], norms[0], rtol=0.05, atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+def test_detail_around_an_entity_is_that_of_the_whole_picture(frames):
+    """In the box of what may be the entity's; elsewhere nothing is done. The third entity is nowhere."""
+    torch.manual_seed(0)
+    branch = DetailBranch(8, 4)
+    torch.nn.init.normal_(branch.leave.weight, std=0.3)
+    logits = torch.full((3, 1, 100, 140), -REACH - 1.0)
+    boxes = [(slice(0, 37), slice(60, 140)), (slice(50, 53), slice(7, 90))]
+    for own, box in zip(logits, boxes, strict=False):
+        own[0][box] = torch.randn(own[0][box].shape).clamp(min=-REACH + 0.1)
+    upscaled, frame = torch.randn(3, 4, 100, 140), torch.randn(frames, 8, 100, 140)
+    with torch.no_grad():
+        whole, found = branch(logits, upscaled, frame), branch.around(logits, upscaled, frame)
+    for number, box in enumerate(boxes):
+        torch.testing.assert_close(found[number, 0][box], whole[number, 0][box], atol=1e-5, rtol=1e-5)
+        rest = torch.ones(100, 140, dtype=torch.bool)
+        rest[box] = False
+        assert torch.equal(found[number, 0][rest], logits[number, 0][rest])
+    assert torch.equal(found[2], logits[2])
+    assert not torch.allclose(whole[2], logits[2])
