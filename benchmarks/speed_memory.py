@@ -44,7 +44,9 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         if resettable:
             peak.host = _status("VmHWM")
         if device.type == "cuda":
-            peak.device = torch.cuda.max_memory_allocated(device)
+            peak.device = torch.cuda.max_memory_reserved(
+                device
+            )  # what recordings keep is not allocated, but nobody else's
 
 
 def _give_back() -> None:

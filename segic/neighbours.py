@@ -6,12 +6,12 @@ depend on the grid alone, so that a GPU is never waited for.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from segic.correspondence import best_by_group, margins_of_best
+from segic.remembered import remembered
 
 PAIRS_AT_ONCE = 2**25  # of tokens that are compared at once; large frames go in chunks of this
 
@@ -30,7 +30,7 @@ class Neighbours:
     right: Tensor
 
 
-@lru_cache(maxsize=4)
+@remembered(4)
 def neighbours(grid: tuple[int, int], radius: int, device: torch.device) -> Neighbours:
     """The places at most `radius` rows and columns away; remembered, as all frames of a video ask for the same."""
     h, w = grid

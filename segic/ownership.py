@@ -19,7 +19,8 @@ def partition(weights: Tensor, least: float = 0.5) -> Tensor:
     flat = weights.flatten(1)
     background = (1 - flat.sum(0, keepdim=True)) * (least / (1 - least))
     owner = torch.cat([background, flat]).argmax(0)
-    number = torch.arange(1, len(flat) + 1, device=flat.device)
-    lost = (flat.amax(1) > 0) & ~(owner == number[:, None]).any(1)
-    place = torch.where(lost, flat.argmax(1), len(owner))  # beside the tokens for those who have one
-    return torch.cat([owner, owner.new_zeros(1)]).scatter(0, place, number)[:-1].clone()
+    position = torch.arange(len(owner), device=flat.device)
+    for number, own in enumerate(flat, 1):
+        lost = (own.amax() > 0) & ~(owner == number).any()
+        owner = torch.where(lost & (position == own.argmax()), number, owner)
+    return owner

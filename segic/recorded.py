@@ -7,8 +7,9 @@ replays it all.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
@@ -16,9 +17,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from segic.remembered import kept_results
+
 R = TypeVar("R")
 
 KEPT = 4  # recordings, one for each form of the arguments; each keeps its memory on the GPU
+# Held while something is recorded. torch's memory is then not to be tidied up, nor may two threads record at once.
+RECORDING = threading.RLock()
 
 
 class Recorded(Generic[R]):
@@ -52,13 +57,18 @@ class Recorded(Generic[R]):
         with torch.cuda.device(tensors[0].device):  # whose streams are then meant, of several GPUs
             if recording is None:
                 try:
-                    made = _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
+                    with RECORDING:
+                        made = _Recording(self._function, arguments, tensors, -1 if self._urgent else 0)
                 except RuntimeError:
                     recording = self._recordings[key] = False
                 else:
                     self._recordings[key] = made
                     return made.first(tensors)
             return recording.play(tensors) if isinstance(recording, _Recording) else self._function(*arguments)
+
+    def forget(self) -> None:
+        """Gives back the memory of all recordings."""
+        self._recordings.clear()
 
 
 class _Recording(Generic[R]):
@@ -71,16 +81,18 @@ class _Recording(Generic[R]):
         own = filled(arguments, iter(self._inputs))
         here, beside = torch.cuda.current_stream(), torch.cuda.Stream(priority=priority)
         beside.wait_stream(here)
-        with torch.cuda.stream(beside):
-            # Libraries set themselves up for the stream; the result is as good as any.
-            self._first: R | None = function(*own)
-            # Other threads go on with work of their own meanwhile.
-            self._graph.capture_begin(capture_error_mode="thread_local")
-            try:
-                self._result = function(*own)
-            finally:
-                self._graph.capture_end()
-        here.wait_stream(beside)
+        try:
+            with torch.cuda.stream(beside), kept_results() as self._read:
+                # Libraries set themselves up for the stream; the result is as good as any.
+                self._first: R | None = function(*own)
+                # Other threads go on with work of their own meanwhile.
+                self._graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    self._result = function(*own)
+                finally:
+                    self._graph.capture_end()
+        finally:
+            here.wait_stream(beside)
         self._outputs = tensors_of(self._result)
         number_of = {id(tensor): number for number, tensor in enumerate(self._inputs)}
         self._passed = [number_of.get(id(tensor)) for tensor in self._outputs]
@@ -96,15 +108,11 @@ class _Recording(Generic[R]):
     def play(self, tensors: list[Tensor]) -> R:
         """`tensors`: of arguments of the recorded form."""
         triples = zip(self._inputs, tensors, self._last, strict=True)
-        changed = [(own, new) for own, new, last in triples if new is not last]
-        if changed:
-            torch._foreach_copy_([own for own, _ in changed], [new for _, new in changed])
+        _copy((own, new) for own, new, last in triples if new is not last)
         self._last = list(tensors)
         self._graph.replay()
         copies = [t if n is not None else torch.empty_like(t) for t, n in zip(self._outputs, self._passed, strict=True)]
-        pairs = [(c, t) for c, t in zip(copies, self._outputs, strict=True) if c is not t]
-        if pairs:
-            torch._foreach_copy_([copy for copy, _ in pairs], [tensor for _, tensor in pairs])
+        _copy((c, t) for c, t in zip(copies, self._outputs, strict=True) if c is not t)
         return self._with(self._result, tensors, copies)
 
     def _with(self, result: R | None, tensors: list[Tensor], made: list[Tensor]) -> R:
@@ -112,6 +120,15 @@ class _Recording(Generic[R]):
         kept = (own if n is None else tensors[n] for own, n in zip(made, self._passed, strict=True))
         out: R = filled(result, kept)
         return out
+
+
+def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Every second tensor to the first: those of one type at once."""
+    by_type: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+    for into, of in pairs:
+        by_type.setdefault(of.dtype, []).append((into, of))
+    for alike in by_type.values():
+        torch._foreach_copy_([into for into, _ in alike], [of for _, of in alike])
 
 
 def form(value: Any, tensors: list[Tensor]) -> Hashable:

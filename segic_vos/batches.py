@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from segic.recorded import RECORDING
 from segic_vos.frames import Frame
 from segic_vos.timings import StageClock
 
@@ -65,7 +66,8 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 def free_cached(device: torch.device) -> None:
     """Give back what the device's allocator keeps. Call it outside of the `except` block: the error holds tensors."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with RECORDING:
+            torch.cuda.empty_cache()
 
 
 def encode_in_batches(

@@ -23,8 +23,8 @@ class ClipJob:
 
     video: a video file or a folder of frames. masks: a mask file, a folder or a glob pattern, see `read_annotations`.
     out: the output folder. start, end, every: which frames, `end` left out. overlay, rle, soft: what to write beside
-    the masks. batch: frames that go through the backbone together, by default 4; max_memory: bytes that decide
-    instead, see `segic_vos.memory.choose_batch`.
+    the masks. batch: frames that go through the backbone together, by default 4, on CUDA devices 8; max_memory: bytes
+    that decide instead, see `segic_vos.memory.choose_batch`.
     """
 
     video: Path

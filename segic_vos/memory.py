@@ -30,8 +30,8 @@ _OBJECT = 60  # bytes a pixel of the canvas and object decoded together, of whic
 _TOGETHER = 16
 _OBJECT_FULL = 16  # bytes a pixel of the frame and object: logits at full size
 # The same on an H100 (480p, 8 frames, segic-s at 476 and 672 px, DINOv2-L at 896 px), where work is recorded and keeps
-# its memory.
-_RECORDED, _RECORDED_OBJECT = 360, 150
+# its memory: 360 bytes a pixel were allocated, and the allocator keeps some more.
+_RECORDED, _RECORDED_OBJECT = 500, 150
 _MATCHING = 20e6
 _LOADED = 400  # MB with a loaded model, where the system does not say
 _WRITERS = 130  # bytes a pixel of the frame: results on their way to the disk, the overlay's encoder

@@ -55,7 +55,7 @@ class VideoSession:
         self.model = model
         self.foveated = foveated
         self.probabilities = probabilities
-        self.meta = meta
+        self.meta = None if meta is None else meta.to(model.device)
         self._ids: tuple[int, ...] = ()
         self._given: list[Context] = []
         self._recent: deque[Context] = deque(maxlen=max(1, model.config.recent))
@@ -178,7 +178,11 @@ class VideoSession:
                 self.model, image, tuple(self._given), recent, self._ids, followed, self.meta, self.probabilities
             )
         given = tuple(example.settled for example in self._given)
-        return self._recorded(image, given, recent, self._ids, followed, self.meta, self.probabilities)
+        try:
+            return self._recorded(image, given, recent, self._ids, followed, self.meta, self.probabilities)
+        except torch.cuda.OutOfMemoryError:
+            self._recorded.forget()
+            raise
 
     def _check_size(self, image: Encoded) -> None:
         size = image.canvas.frame
@@ -192,6 +196,8 @@ class VideoSession:
 
     def _keep_given(self, example: Context) -> None:
         """Adds a given example. Beyond MAX_GIVEN the oldest but the first goes that is no object's only one."""
+        if self._recorded is not None:  # no frame to come has the same number of examples
+            self._recorded.forget()
         self._given.append(example)
         position = 1
         while len(self._given) > MAX_GIVEN and position < len(self._given) - 1:

@@ -23,16 +23,20 @@ class RecordedEncoder:
     def __init__(self, model: Encoder) -> None:
         self.device = model.device
         self._encode: Recorded[tuple[Any, ...]] = Recorded(lambda images: tuple(model.encode(images)))
+        self._last = 0
 
     def encode(self, images: torch.Tensor, /) -> Sequence[Any]:
         """(B, 3, H, W) uint8 on the host to B frames' features."""
+        if len(images) < self._last:  # memory has run out, or the clip: in neither case are larger batches to come
+            self._encode.forget()
+        self._last = len(images)
         return self._encode(images.pin_memory().to(self.device, non_blocking=True))
 
 
 @contextmanager
 def taking_turns(device: torch.device) -> Iterator[None]:
     """Lets threads change more often than Python usually does, where a GPU stands still for as long as the one waits
-    that feeds it.
+    that feeds it. For one pipeline at a time.
     """
     usual = sys.getswitchinterval()
     if device.type == "cuda":

@@ -105,5 +105,5 @@ def peak_memory_mb() -> dict[str, float | None]:
     used = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "host": None if host is None else round(host / 1e6, 1),
-        "device": round(torch.cuda.max_memory_allocated() / 1e6, 1) if used else None,
+        "device": round(torch.cuda.max_memory_reserved() / 1e6, 1) if used else None,
     }

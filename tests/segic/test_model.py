@@ -281,6 +281,20 @@ def test_instance_tokens(dense_model):
     assert torch.equal(ragged[1], torch.stack([first.visual[1], second.visual[0], last.visual[1]]))
 
 
+def test_who_is_not_in_the_last_frame_has_the_examples_token_again(dense_model):
+    """As in training."""
+    encoded = dense_model.encode(pictures(2))
+    first = dense_model.context(encoded[0], blocks(2), [1, 2])
+    lost = blocks(2).clone()
+    lost[0] = 0
+    last = dense_model.context(encoded[1], lost, [1, 2])
+    tokens = dense_model._visual([first], [last], [1, 2])[0]
+    assert torch.equal(tokens[0], torch.stack([first.visual[0]] * 2))
+    assert torch.equal(tokens[1], torch.stack([first.visual[1], last.visual[1]]))
+    nobody = dense_model.context(encoded[1], torch.zeros_like(lost), [1, 2])
+    assert torch.equal(dense_model._visual([first], [nobody], [1, 2])[0], torch.stack([first.visual] * 2, 1))
+
+
 def test_recent_frames_count_only_nearby(build_model, dense_config):
     """Beyond the radius a recent frame's token is as good as none."""
     model = build_model(dense_config)

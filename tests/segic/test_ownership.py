@@ -28,6 +28,12 @@ def test_partition_gives_small_entities_their_best_token():
     assert partition(weights).tolist() == [1, 1, 0, 1, 1, 2]  # the third covers nothing and owns nothing
 
 
+def test_partition_makes_up_for_a_token_that_was_given_away():
+    """The first has none by right and takes the second's only one; that then takes the best of its own."""
+    assert partition(torch.tensor([[[0.3, 0.0, 0.0]], [[0.6, 0.0, 0.0]]])).tolist() == [2, 0, 0]
+    assert partition(torch.tensor([[[0.3, 0.0, 0.0]], [[0.6, 0.2, 0.0]]])).tolist() == [2, 0, 0]
+
+
 @pytest.mark.parametrize(("least", "owned"), [(0.5, [0, 0, 0, 1]), (0.3, [0, 0, 1, 1]), (0.15, [0, 1, 1, 1])])
 def test_thin_parts_own_tokens_that_they_do_not_fill(least, owned):
     assert partition(torch.tensor([[[0.1, 0.2, 0.35, 0.6]]]), least).tolist() == owned
