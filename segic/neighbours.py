@@ -83,5 +83,5 @@ def neighbour_cosines(target: Tensor, source: Tensor, near: Neighbours) -> Tenso
 def _rows(target: Tensor, kept: int, formed: int) -> Iterator[slice]:
     """Of the target's tokens, so many at once that neither the products nor what is kept of them grow too large."""
     step = max(1, PAIRS_AT_ONCE // max(kept, formed))
-    for start in range(0, len(target), step):
+    for start in range(0, max(1, len(target)), step):
         yield slice(start, min(len(target), start + step))

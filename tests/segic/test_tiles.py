@@ -1,4 +1,4 @@
-"""Margins in tiles are those of the masked full product."""
+"""Margins in tiles, and of each token's neighbours as on a GPU, are those of the masked full product."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from segic.correspondence import entity_margins, window
+from segic.neighbours import neighbour_margins
 from segic.tiles import TILE, near_margins, tiles
 
 ENTITIES, C = 3, 8
@@ -31,6 +32,7 @@ def masked(target, tokens, group, grid, radius, topk):
     return entity_margins(similarity, group, ENTITIES, topk)
 
 
+both_ways = pytest.mark.parametrize("margins", [near_margins, neighbour_margins], ids=["tiles", "neighbours"])
 GRIDS = [(1, 1), TILE, (TILE[0] + 1, TILE[1] - 3), (20, 23), (3, 47)]
 
 
@@ -49,44 +51,48 @@ def test_every_pair_within_the_radius_is_in_the_targets_tile(grid, radius):
     assert (seen == 1).all()
 
 
+@both_ways
 @pytest.mark.parametrize("small", [False, True], ids=["mixed", "small"])
 @pytest.mark.parametrize("radius", [0, 3, 12, 99])
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_equal_to_the_masked_product(grid, radius, small):
+def test_equal_to_the_masked_product(grid, radius, small, margins):
     """Also where an entity, or everything else, has fewer than `topk` tokens near: the rest count as similarity 0."""
     target, tokens, group = scene(grid, small=small)
     for topk in (1, 4):
-        found = near_margins(target, tokens, group, grid, radius, ENTITIES, topk)
+        found = margins(target, tokens, group, grid, radius, ENTITIES, topk)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, masked(target, tokens, group, grid, radius, topk), atol=1e-6, rtol=0)
 
 
-def test_products_in_bfloat16():
+@both_ways
+def test_products_in_bfloat16(margins):
     """Similarities are rounded; margins are formed of them in float32."""
     grid = (20, 23)
     target, tokens, group = scene(grid, frames=3)
     low = [t.bfloat16() for t in (target, *tokens)]
-    found = near_margins(low[0], low[1:], group, grid, 5, ENTITIES, 4)
+    found = margins(low[0], low[1:], group, grid, 5, ENTITIES, 4)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, masked(low[0], low[1:], group, grid, 5, 4), atol=1e-6, rtol=0)
     torch.testing.assert_close(found, masked(target, tokens, group, grid, 5, 4), atol=0.01, rtol=0)
 
 
-def test_one_entity_that_no_frame_shows():
+@both_ways
+def test_one_entity_that_no_frame_shows(margins):
     target, tokens, group = scene((10, 21))
     group[group == 2] = 0
-    found = near_margins(target, tokens, group, (10, 21), 2, ENTITIES, 4)
+    found = margins(target, tokens, group, (10, 21), 2, ENTITIES, 4)
     torch.testing.assert_close(found, masked(target, tokens, group, (10, 21), 2, 4), atol=1e-6, rtol=0)
 
 
+@both_ways
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_some_of_the_tokens_are_as_among_all(grid):
+def test_some_of_the_tokens_are_as_among_all(grid, margins):
     """In any order, and where whole tiles have none."""
     target, tokens, group = scene(grid)
     n = grid[0] * grid[1]
     seen = torch.randperm(n, generator=torch.Generator().manual_seed(1))[: n // 3]
     if grid == (3, 47):
         seen = seen[seen % 47 < TILE[1]]
-    found = near_margins(target[seen], tokens, group, grid, 3, ENTITIES, 4, seen)
-    whole = near_margins(target, tokens, group, grid, 3, ENTITIES, 4)
+    found = margins(target[seen], tokens, group, grid, 3, ENTITIES, 4, seen)
+    whole = margins(target, tokens, group, grid, 3, ENTITIES, 4)
     torch.testing.assert_close(found, whole[:, seen], atol=1e-6, rtol=0)
