@@ -44,9 +44,8 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         if resettable:
             peak.host = _status("VmHWM")
         if device.type == "cuda":
-            peak.device = torch.cuda.max_memory_reserved(
-                device
-            )  # what recordings keep is not allocated, but nobody else's
+            # Not what is allocated: nobody else can use what recordings keep.
+            peak.device = torch.cuda.max_memory_reserved(device)
 
 
 def _give_back() -> None:

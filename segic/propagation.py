@@ -130,6 +130,14 @@ def by_entity(rows: Tensor, known: Sequence[int | None], entities: Sequence[int]
     return torch.cat([rows, rows.new_zeros(1, *rows.shape[1:])])[index]
 
 
+def renumbered(owner: Tensor, known: Sequence[int], entities: Sequence[int]) -> Tensor:
+    """(T,) int64 owners among entities with the keys `known`, 0 for background, else 1 + position -> the same among
+    `entities`; who is not among them is background.
+    """
+    position = {key: i + 1 for i, key in enumerate(entities)}
+    return numbers((0, *(position.get(key, 0) for key in known)), owner.device)[owner]
+
+
 def _in_parts(device: torch.device) -> bool:
     """Whether nearby tokens are compared tile by tile: a GPU would rather form all pairs than wait for many parts."""
     return device.type == "cpu"
@@ -148,24 +156,21 @@ def margins_to(
     grid: (h, w) of frames of one video, whose tokens match those within the radius only. seen: (T,) int64, where the
     target's tokens are in it, where they are not all h * w.
     """
-    position = {key: i + 1 for i, key in enumerate(entities)}
     groups: list[Tensor] = []
     tokens: list[Tensor] = []
     for context in contexts:
         assert context.matching is not None
         assert context.group is not None
-        lookup = numbers((0, *(position.get(key, 0) for key in context.entities)), target.device)
-        groups.append(lookup[context.group])
+        groups.append(renumbered(context.group, context.entities, entities))
         tokens.append(context.matching)
     group = torch.cat(groups)
     if grid is not None:
         near = near_margins if _in_parts(target.device) else neighbour_margins
         return near(target, tokens, group, grid, matching.radius, len(entities), matching.topk, seen)
-    others = torch.cat(tokens)
-    if target.device.type == "cpu":  # sorted, each entity's columns are a slice of the products
-        group, order = group.sort()
-        others = others[order]
-    pairs = PAIRS_AT_ONCE_CPU if target.device.type == "cpu" else PAIRS_AT_ONCE
+    others, pairs = torch.cat(tokens), PAIRS_AT_ONCE
+    if target.device.type == "cpu":
+        group, order = group.sort()  # sorted, each entity's columns are a slice of the products
+        others, pairs = others[order], PAIRS_AT_ONCE_CPU
     rows = max(1, pairs // len(group))
     out = []
     for start in range(0, len(target), rows):

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from segic.config import MatchingConfig
-from segic.numbers import numbers
 from segic.ownership import partition
-from segic.propagation import Context
+from segic.propagation import Context, renumbered
 from segic.target_model import TargetModel, fit_target_model
 from segic.tiles import surroundings
 
@@ -51,7 +50,7 @@ def renewed(example: Context, later: Context, grid: tuple[int, int], matching: M
     assert example.weights is not None
     assert later.matching is not None
     assert later.weights is not None
-    owner = _owners(example, later, matching.ridge_share)
+    owner = renumbered(partition(later.weights, matching.ridge_share), later.entities, example.entities)
     touched = (later.weights.amax(0) > TOUCHED).view(grid)
     model = fit_to_both(
         example.target_model, (example.matching, example.weights), (later.matching, owner, touched), matching
@@ -82,11 +81,3 @@ def fit_to_both(
         matching.ridge,
         torch.cat([torch.ones_like(own, dtype=torch.bool), kept]),
     )
-
-
-def _owners(example: Context, later: Context, least: float) -> Tensor:
-    """(hw,) int64: who owns each of the later frame's tokens, 0 for background, else 1 + position in the example."""
-    assert later.weights is not None
-    position = {key: i + 1 for i, key in enumerate(example.entities)}
-    table = numbers((0, *(position.get(key, 0) for key in later.entities)), later.weights.device)
-    return table[partition(later.weights, least)]

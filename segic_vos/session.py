@@ -171,15 +171,13 @@ class VideoSession:
     def _follow(self, image: Encoded, followed: tuple[int, ...]) -> Followed:
         """`followed`, of the session's objects, on a frame."""
         recent = tuple(self._recent)
+        rest = recent, self._ids, followed, self.meta, self.probabilities
         # Foveated frames have ever new numbers of tokens; a given example as the last frame comes once.
         usual = image.fovea is None and followed == self._ids and recent[-1] not in self._given
         if self._recorded is None or not usual or not all(all(example.present) for example in self._given):
-            return follow(
-                self.model, image, tuple(self._given), recent, self._ids, followed, self.meta, self.probabilities
-            )
-        given = tuple(example.settled for example in self._given)
+            return follow(self.model, image, tuple(self._given), *rest)
         try:
-            return self._recorded(image, given, recent, self._ids, followed, self.meta, self.probabilities)
+            return self._recorded(image, tuple(example.settled for example in self._given), *rest)
         except torch.cuda.OutOfMemoryError:
             self._recorded.forget()
             raise

@@ -70,6 +70,7 @@ class DetailBranch(nn.Module):
         as they are, far below 0. For CPUs: there a few small pictures cost less than a large one.
         """
         out = logits.clone()
+        frame = frame.expand(len(logits), *frame.shape[1:])
         height, width = logits.shape[-2:]
         for index, own in enumerate(logits[:, 0] > -REACH):
             rows, columns = (_ends(own.any(axis)) for axis in (1, 0))
@@ -77,8 +78,7 @@ class DetailBranch(nn.Module):
                 continue
             y, x = _widened(rows, height), _widened(columns, width)
             one = slice(index, index + 1)
-            there = frame[one if len(frame) > 1 else slice(None), :, y, x]
-            refined = self(logits[one, :, y, x], upscaled[one, :, y, x], there)
+            refined = self(*(t[one, :, y, x] for t in (logits, upscaled, frame)))
             top, left = rows.start - y.start, columns.start - x.start
             inside = refined[..., top : top + len(rows), left : left + len(columns)]
             out[index, :, rows.start : rows.stop, columns.start : columns.stop] = inside[0]

@@ -9,10 +9,10 @@ import torch
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
-from segic.model import SEGIC
+from segic.model import SEGIC, Encoded
 from segic_vos.following import follow, resolve
 from segic_vos.frames import Annotation
-from segic_vos.session import VideoSession
+from segic_vos.session import State, VideoSession
 
 SIZE = (60, 107)
 OPTIONS = {
@@ -57,6 +57,14 @@ def given() -> Annotation:
     return Annotation(labels, (3, 8))
 
 
+def third_frame(model: SEGIC) -> tuple[Encoded, State]:
+    """Of the clip, and what a session knows before it."""
+    session = VideoSession(model)
+    for frame, masks in zip(clip(2), (given(), None), strict=True):
+        session.step(frame, masks)
+    return session.encode(clip(3)[2]), session.state
+
+
 def test_resolve():
     logits = torch.tensor([[[-1.0, 2.0, 0.0, 3.0]], [[-2.0, 1.0, -1.0, 4.0]]])
     labels = resolve(logits, (40, 300))
@@ -67,11 +75,7 @@ def test_resolve():
 @pytest.mark.parametrize("name", OPTIONS)
 def test_some_of_the_objects_are_as_among_all(name):
     model = build(OPTIONS[name], "cpu")
-    frames = clip(3)
-    session = VideoSession(model)
-    session.step(frames[0], given())
-    session.step(frames[1])
-    state, image = session.state, session.encode(frames[2])
+    image, state = third_frame(model)
     both = follow(model, image, state.given, state.recent, (3, 8), (3, 8), soft=True)
     one = follow(model, image, state.given, state.recent, (3, 8), (8,), soft=True)
     assert one.frame.entities == (8,)
@@ -84,11 +88,7 @@ def test_some_of_the_objects_are_as_among_all(name):
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nothing_waits_for_a_gpu(name):
     model = build(OPTIONS[name], "cuda")
-    frames = clip(4)
-    session = VideoSession(model)
-    session.step(frames[0], given())
-    session.step(frames[1])
-    state, image = session.state, session.encode(frames[2])
+    image, state = third_frame(model)
     arguments = model, image, state.given, state.recent, (3, 8), (3, 8), None, True
     follow(*arguments)  # small lists of numbers are sent once
     torch.cuda.set_sync_debug_mode("error")
