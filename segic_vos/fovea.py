@@ -3,7 +3,8 @@
 Objects are near to where they were. A frame is seen at full resolution around their last masks and at half of it
 elsewhere, where four tokens become one. What that saves is spent on a larger picture, chosen once, by the first masks:
 so small objects are seen larger, and the backbone's cost depends less on what is followed. Frames with given masks are
-seen whole, and objects that grow take more tokens.
+seen whole, as are those in which nobody is to be seen and every few in which somebody is not; objects that grow take
+more tokens.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from segic_vos.frames import Annotation, FrameResult
 from segic_vos.quality import QUALITIES, SIZES
 
 TOKENS = QUALITIES["segic-s"]["balanced"].tokens
+SEARCH_EVERY = 4  # frames, one of which is seen whole while an object is out of sight, for it may come back anywhere
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
 
 
@@ -94,12 +95,18 @@ class VideoSession:
     def encode(self, pixels: NDArray[np.uint8], *, whole: bool = True) -> Encoded:
         """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are."""
         fine = None
-        # Where nobody is to be seen, somebody may come back anywhere.
-        if self.foveated and not whole and self._recent and any(self._recent[-1].present):
+        if self.foveated and not whole and self._recent:
             self._last_seen = last_seen(self._last_seen, self._recent[-1])
-            covered = torch.stack(list(self._last_seen.values())).any(0)
-            fine = around(covered.view(self.model.grid((pixels.shape[0], pixels.shape[1]))))
+            if not self._searching:
+                covered = torch.stack(list(self._last_seen.values())).any(0)
+                fine = around(covered.view(self.model.grid((pixels.shape[0], pixels.shape[1]))))
         return self.model.encode(to_batch(pixels), fine)[0]
+
+    @property
+    def _searching(self) -> bool:
+        """Whether the next frame is seen whole: an object that is out of sight may come back anywhere."""
+        present = self._recent[-1].present
+        return not any(present) or (not all(present) and self._predicted % SEARCH_EVERY == 0)
 
     def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
         """The next frame, encoded.

@@ -23,6 +23,7 @@ from segic_vos.frames import Frame, FrameResult
 from segic_vos.memory import Workload, choose_batch
 from segic_vos.quality import SIZES, SizeChoice
 from segic_vos.run import ClipJob, ClipStopped, open_clip, run_clip
+from segic_vos.session import SEARCH_EVERY
 
 FRAME = (96, 160)
 TINY = DinoV2Config("tiny", width=32, depth=2, heads=2)
@@ -142,7 +143,7 @@ def test_a_session_close_to_the_objects(dense_model: SEGIC) -> None:
 
 
 def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEGIC) -> None:
-    """Where it was while another is to be seen, everywhere when nobody is."""
+    """Where it was while another is to be seen, every few frames everywhere, and everywhere when nobody is."""
     model = dense_model.at_size(224)
     grid = model.grid(FRAME)
     labels = first_mask()
@@ -152,6 +153,7 @@ def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEG
     session.step(frames[0], annotation(labels))
     only_second = torch.full((2, 4 * grid[0], 4 * grid[1]), -10.0)
     only_second[1, -12:, -30:] = 10
+    session.skip()
     for _ in range(2):
         encoded = session.encode(frames[1], whole=False)
         assert encoded.fovea is not None
@@ -159,6 +161,11 @@ def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEG
         fine[encoded.fovea.fine] = True
         assert fine.view(grid)[wanted_tokens(model, first_mask())].all()
         session._recent.append(model.remember(encoded, only_second, [5, 7]))
+    whole = []
+    for _ in range(2 * SEARCH_EVERY):
+        session.skip()
+        whole.append(session.encode(frames[1], whole=False).fovea is None)
+    assert whole == ([False] * (SEARCH_EVERY - 2) + [True, False]) * 2
     session._recent.append(model.remember(encoded, torch.full_like(only_second, -10.0), [5, 7]))
     assert session.encode(frames[2], whole=False).fovea is None
 
