@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from segic.model import SEGIC
-from segic_vos.fovea import fitting_size, wanted_tokens
+from segic_vos.fovea import fitting_size, usual_scales
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.prompts import video_meta
 from segic_vos.quality import SIZES
@@ -59,7 +59,7 @@ class Subject:
     def fitted(self, labels: NDArray[np.int32], tokens: int) -> "Subject":
         """The same model at the size at which frames with masks such as `labels` take at most so many tokens."""
         model = self.model.at_size(fitting_size(self.model, labels, SIZES, tokens))
-        seen = model.layout(wanted_tokens(model, labels))
+        seen = model.layout(usual_scales(model, labels))
         return Subject(model, self.dtype, backbone_operations(model, (labels.shape[0], labels.shape[1]), seen), True)
 
 

@@ -150,15 +150,15 @@ class SEGIC:
         height, width = self.canvas(frame).padded
         return height // self.backbone.stride, width // self.backbone.stride
 
-    def layout(self, wanted: Tensor) -> Fovea:
-        """Which tokens of a frame are seen at full resolution if `wanted`, (h, w) bool, must be."""
-        return fovea(wanted.to(self.device), max(1, wanted.numel() // 4 // FOVEAE))
+    def layout(self, coarsest: Tensor) -> Fovea:
+        """Which tokens of a frame are seen together; coarsest: (h, w) int64, of `segic.backbones.fovea.SCALES`."""
+        return fovea(coarsest.to(self.device), max(1, coarsest.numel() // 4 // FOVEAE))
 
     @torch.no_grad()
-    def encode(self, images: Tensor, fine: Tensor | None = None) -> list[Encoded]:
+    def encode(self, images: Tensor, coarsest: Tensor | None = None) -> list[Encoded]:
         """The backbone, once an image. images: (B, 3, H, W) uint8 RGB, any device. Returns one Encoded an image.
 
-        fine: (h, w) bool, the tokens of all images that must be seen at full resolution; None for all of them.
+        coarsest: (h, w) int64, how many tokens along each side, 1, 2 or 4, may be seen as one, in all images; None: 1.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8:
             raise UsageError(
@@ -166,7 +166,7 @@ class SEGIC:
             )
         canvas = self.canvas((images.shape[-2], images.shape[-1]))
         pixels = canvas.place(images.to(self.device))
-        layout = None if fine is None else self.layout(fine)
+        layout = None if coarsest is None else self.layout(coarsest)
         return self.encode_features(self.backbone(pixels, canvas.valid, layout), canvas, pixels, layout)
 
     @torch.no_grad()

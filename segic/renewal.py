@@ -31,11 +31,16 @@ def certain(scores: Mapping[int, float], present: Iterable[int]) -> bool:
     return bool(seen) and min(seen) >= CERTAIN
 
 
-def due(predicted: int, every: int, scores: Mapping[int, float], present: Iterable[int]) -> bool:
-    """Whether the linear models are to be fitted to a frame, the `predicted`-th after the last given masks (0 for that
+def on_turn(predicted: int, every: int) -> bool:
+    """Whether the linear models may be fitted to a frame, the `predicted`-th after the last given masks (0 for that
     with them). every: as `ModelConfig.renew_every`.
     """
-    return predicted > 0 and every > 0 and predicted % every == 0 and certain(scores, present)
+    return predicted > 0 and every > 0 and predicted % every == 0
+
+
+def due(predicted: int, every: int, scores: Mapping[int, float], present: Iterable[int]) -> bool:
+    """Whether they are to be, now that its masks are known; as `on_turn` and `certain`."""
+    return on_turn(predicted, every) and certain(scores, present)
 
 
 def renewed(example: Context, later: Context, grid: tuple[int, int], matching: MatchingConfig) -> Context:

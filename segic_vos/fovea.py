@@ -1,10 +1,10 @@
-"""Looking closely only where the objects are: tokens of two resolutions, and the size that a budget of tokens allows.
+"""Looking closely only where the objects are: tokens of several resolutions, and the size that their number allows.
 
-Objects are near to where they were. A frame is seen at full resolution around their last masks and at half of it
-elsewhere, where four tokens become one. What that saves is spent on a larger picture, chosen once, by the first masks:
-so small objects are seen larger, and the backbone's cost depends less on what is followed. Frames with given masks are
-seen whole, as are those in which nobody is to be seen and every few in which somebody is not; objects that grow take
-more tokens.
+Objects are near to where they were. A frame is seen at full resolution around their last masks, at half of it as far
+again, where four tokens become one, and at a quarter elsewhere. What that saves is spent on a larger picture, chosen
+once, by the first masks: so small objects are seen larger, and the backbone's cost depends less on what is followed.
+Frames with given masks are seen whole, as are those in which nobody is to be seen and every few in which somebody is
+not; frames whose background is learnt are seen at half the resolution at least. Objects that grow take more tokens.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segic.model import SEGIC
 from segic.propagation import Context
 from segic.tiles import surroundings
 
-MARGIN = 4  # tokens around an object that are seen at full resolution: how far it may go in a frame
+MARGIN = 1 / 12  # of the frame's shorter side, around an object: how far it may go in a frame
 
 
 def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
@@ -34,21 +34,25 @@ def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
     return {**before, **shown}
 
 
-def around(covered: Tensor) -> Tensor:
-    """(h, w) bool -> the same, with all that is at most MARGIN rows and columns away."""
-    return surroundings(covered, MARGIN)
+def scales(covered: Tensor, *, learnt: bool = False) -> Tensor:
+    """(h, w) bool, tokens that objects cover -> (h, w) int64, how coarsely each may be seen: 1 at most MARGIN away, 2
+    at most twice as far, and 4 elsewhere, or 2 of a frame whose background is `learnt`.
+    """
+    margin = max(1, round(MARGIN * min(covered.shape)))
+    coarsest = torch.where(surroundings(covered, margin), 1, 2)
+    return coarsest if learnt else torch.where(surroundings(covered, 2 * margin), coarsest, 4)
 
 
-def wanted_tokens(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
-    """(h, w) bool: tokens to be seen at full resolution after a frame with masks `labels`, (H, W), 0 for background."""
+def usual_scales(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
+    """(h, w) int64: `scales` after a frame with masks `labels`, (H, W), 0 for background."""
     frame = (labels.shape[0], labels.shape[1])
     masks = torch.from_numpy(labels != 0)[None].float().to(model.device)
-    return around(model.canvas(frame).cover(masks, model.grid(frame))[0] > 0)
+    return scales(model.canvas(frame).cover(masks, model.grid(frame))[0] > 0)
 
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:
     """Tokens that a frame after one with masks `labels` takes, but for those that make their number a whole step."""
-    return fovea(wanted_tokens(model, labels)).tokens
+    return len(fovea(usual_scales(model, labels)))
 
 
 def fitting_size(model: SEGIC, labels: NDArray[np.int32], sizes: Sequence[int], tokens: int) -> int:

@@ -45,9 +45,9 @@ SIZES = (336, 392, 476, 560, 672)  # of foveated frames
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, 1150, jf=87.8, crowd=58.7, speed=2.0),
-        "balanced": Setting(476, 2300, jf=89.0, crowd=66.5, speed=1.0),
-        "best": Setting(672, 4200, jf=89.0, crowd=66.5),
+        "fast": Setting(336, 900, jf=86.7, crowd=58.9, speed=1.9),
+        "balanced": Setting(476, 2300, jf=89.1, crowd=66.6, speed=1.0),
+        "best": Setting(672, 4200, jf=89.1, crowd=66.6),
     },
 }
 

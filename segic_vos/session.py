@@ -15,9 +15,9 @@ from segic.images import to_batch
 from segic.model import SEGIC, Encoded
 from segic.propagation import Context
 from segic.recorded import Recorded
-from segic.renewal import due
+from segic.renewal import due, on_turn
 from segic_vos.following import Followed, follow
-from segic_vos.fovea import around, fitting_size, last_seen
+from segic_vos.fovea import fitting_size, last_seen, scales
 from segic_vos.frames import Annotation, FrameResult
 from segic_vos.quality import QUALITIES, SIZES
 
@@ -44,7 +44,7 @@ class VideoSession:
 
     probabilities: results carry each object's soft mask as well.
     meta: (768,) text feature, for models that take text.
-    foveated: what is far from the objects' last masks is seen at half the resolution (`segic_vos.fovea`); frames can
+    foveated: what is far from the objects' last masks is seen at a lower resolution (`segic_vos.fovea`); frames can
     then not be encoded ahead.
     """
 
@@ -94,19 +94,20 @@ class VideoSession:
 
     def encode(self, pixels: NDArray[np.uint8], *, whole: bool = True) -> Encoded:
         """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are."""
-        fine = None
-        if self.foveated and not whole and self._recent:
-            self._last_seen = last_seen(self._last_seen, self._recent[-1])
-            if not self._searching:
-                covered = torch.stack(list(self._last_seen.values())).any(0)
-                fine = around(covered.view(self.model.grid((pixels.shape[0], pixels.shape[1]))))
-        return self.model.encode(to_batch(pixels), fine)[0]
+        coarsest = None if whole else self._coarsest((pixels.shape[0], pixels.shape[1]))
+        return self.model.encode(to_batch(pixels), coarsest)[0]
 
-    @property
-    def _searching(self) -> bool:
-        """Whether the next frame is seen whole: an object that is out of sight may come back anywhere."""
+    def _coarsest(self, frame: tuple[int, int]) -> Tensor | None:
+        """(h, w) int64, how coarsely the next frame's tokens may be seen; None for a frame that is seen whole."""
+        if not self.foveated or not self._recent:
+            return None
+        self._last_seen = last_seen(self._last_seen, self._recent[-1])
         present = self._recent[-1].present
-        return not any(present) or (not all(present) and self._predicted % SEARCH_EVERY == 0)
+        # Who is out of sight may come back anywhere.
+        if not any(present) or (not all(present) and self._predicted % SEARCH_EVERY == 0):
+            return None
+        covered = torch.stack(list(self._last_seen.values())).any(0).view(self.model.grid(frame))
+        return scales(covered, learnt=on_turn(self._predicted + 1, self.model.config.renew_every))
 
     def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
         """The next frame, encoded.

@@ -33,8 +33,8 @@ class Backbone(Protocol):
         pixels: (B, 3, H, W) uint8 or floating point, RGB in 0..255; H and W are multiples of `stride`.
         valid:  (height, width) of the top-left part that holds the picture, the rest being padding; None for all of it.
                 Padding is zero after normalisation, whatever `pixels` holds there.
-        fovea:  which of the (H / stride, W / stride) features are computed at full resolution; of the others four share
-                one. None for all.
+        fovea:  which of the (H / stride, W / stride) features are computed at full resolution; of the others four or
+                sixteen share one. None for all.
         Returns (B, C, H / stride, W / stride) in the backbone's dtype.
         """
         ...

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
-from segic.backbones.fovea import Fovea
+from segic.backbones.fovea import SCALES, Fovea
 
 PATCH = 14
 GRID = 37  # the position embedding's own grid: 518 / 14
@@ -178,40 +178,37 @@ class DinoV2(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _position(self, height: int, width: int) -> Tensor:
-        """(1, height * width, C), resampled once for each size."""
+        """(1, C, height, width), resampled once for each size."""
         key = (height, width)
         if key not in self._positions:
             grid = self.pos_embed[:, 1:].float().reshape(1, GRID, GRID, -1).permute(0, 3, 1, 2)
             resampled = resample_positions(grid, height, width, offset=not self.config.registers)
-            self._positions[key] = resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+            self._positions[key] = resampled.to(self.pos_embed.dtype)
         return self._positions[key]
 
-    def _patches(self, picture: Tensor) -> Tensor:
-        """A normalised picture (B, 3, H, W) -> (B, tokens, C), with their positions."""
-        x = self.patch_embed.proj(picture)
-        out: Tensor = x.flatten(2).transpose(1, 2) + self._position(x.shape[2], x.shape[3])
-        return out
-
-    def _coarse_patches(self, picture: Tensor) -> Tensor:
-        """As `_patches` for the picture at half its size, without a last row or column that has no partner; each is
-        where the four that it stands for are.
+    def _patches(self, picture: Tensor, scale: int = 1) -> Tensor:
+        """A normalised picture (B, 3, H, W) -> (B, tokens, C), with their positions. scale: of the picture made smaller
+        by this, without last rows and columns that have no partners; each token is where those are that it stands for.
         """
-        h, w = picture.shape[2] // (2 * PATCH), picture.shape[3] // (2 * PATCH)
-        if not h * w:
-            return picture.new_zeros(len(picture), 0, self.config.width)
-        half = F.avg_pool2d(picture[:, :, : 2 * PATCH * h, : 2 * PATCH * w], 2)
-        fine = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH)
-        grid = fine.transpose(1, 2).unflatten(2, (picture.shape[2] // PATCH, -1))[:, :, : 2 * h, : 2 * w]
-        out: Tensor = (self.patch_embed.proj(half) + F.avg_pool2d(grid, 2)).flatten(2).transpose(1, 2)
-        return out
+        h, w = picture.shape[2] // (scale * PATCH), picture.shape[3] // (scale * PATCH)
+        positions = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH)
+        if scale > 1:
+            if not h * w:
+                return picture.new_zeros(len(picture), 0, self.config.width)
+            picture = F.avg_pool2d(picture[:, :, : scale * PATCH * h, : scale * PATCH * w], scale)
+            positions = F.avg_pool2d(positions[:, :, : scale * h, : scale * w], scale)
+        out: Tensor = self.patch_embed.proj(picture) + positions
+        return out.flatten(2).transpose(1, 2)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         picture = normalise(pixels, self.mean, self.std, valid, self.pos_embed.dtype)
         b, h, w = len(picture), picture.shape[2] // PATCH, picture.shape[3] // PATCH
-        x = self._patches(picture)
-        if fovea is not None:
-            x = torch.cat([x[:, fovea.fine], self._coarse_patches(picture)[:, fovea.coarse]], dim=1)
+        if fovea is None:
+            x = self._patches(picture)
+        else:
+            kinds = zip(SCALES, fovea.tokens, strict=True)
+            x = torch.cat([self._patches(picture, scale)[:, tokens] for scale, tokens in kinds], dim=1)
         special = [self.cls_token + self.pos_embed[:, :1]]
         if self.config.registers:
             special.append(self.register_tokens)

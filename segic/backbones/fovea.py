@@ -1,8 +1,8 @@
-"""Tokens at two resolutions: fine where something matters, one for a block of 2 x 2 elsewhere.
+"""Tokens at several resolutions: fine where something matters, one for a block of 2 x 2 or of 4 x 4 elsewhere.
 
 Attention costs the square of the number of tokens, and most of a frame is background far from any object. The coarse
-tokens are those of the picture at half its size, at the same place in the frame; a frozen DINOv2 takes the mixture as
-it is, and gives the fine tokens nearly the features that they have among fine ones only.
+tokens are those of the picture at a half and a quarter of its size, at the same place in the frame; a frozen DINOv2
+takes the mixture as it is, and gives the fine tokens nearly the features that they have among fine ones only.
 """
 
 from dataclasses import dataclass
@@ -10,48 +10,69 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SCALES = (1, 2, 4)  # tokens of the grid, along each side, that may share their features
+
 
 @dataclass(frozen=True, eq=False)
 class Fovea:
-    """Which tokens of a grid (h, w) are fine, and where each of the grid's tokens finds its features.
+    """Which tokens of a grid (h, w) have features of their own, and where each of the grid's tokens finds its features.
 
-    fine: (F,) int64 positions in the grid. coarse: (K,) int64 positions in the grid of half its height and width,
-    rounded down. source: (h * w,) int64 positions among the fine and then the coarse ones. seen: (F + K,) int64, the
-    first position in the grid of each of those.
+    tokens: for each of SCALES, (T,) int64 positions in the grid of h // scale by w // scale. source: (h * w,) int64
+    positions among all of these, in their order. seen: int64, for each of these a position in the grid that has its
+    features, near the middle of those that do.
     """
 
-    fine: Tensor
-    coarse: Tensor
+    tokens: tuple[Tensor, ...]
     source: Tensor
     seen: Tensor
 
-    @property
-    def tokens(self) -> int:
-        """F + K."""
-        return len(self.fine) + len(self.coarse)
+    def __len__(self) -> int:
+        """How many tokens have features of their own."""
+        return len(self.seen)
 
 
-def fovea(wanted: Tensor, at_once: int = 1) -> Fovea:
-    """wanted: (h, w) bool, tokens that must be fine. So are all others of their block of 2 x 2, and those of a last row
-    or column without a partner. at_once: so many blocks become fine together, those that lie nearest to the wanted ones
-    too, so that the frames of a video have a few numbers of tokens only: a CPU prepares its products anew for each.
+def fovea(coarsest: Tensor, at_once: int = 1) -> Fovea:
+    """coarsest: (h, w) int64, the largest of SCALES at which a token may be seen. Blocks of 2 x 2 whose tokens all
+    allow it become one, and blocks of 2 x 2 of those; a last row or column without a partner stays as it is. at_once:
+    so many blocks stay apart together, those that lie nearest to the others too, so that the frames of a video have a
+    few numbers of tokens only: a CPU prepares its products anew for each.
     """
-    h, w = wanted.shape
-    rows, columns = h // 2, w // 2
-    blocks = wanted[: 2 * rows, : 2 * columns].unflatten(0, (rows, 2)).unflatten(2, (columns, 2))
-    coarse = _fewer(~blocks.any(3).any(1), at_once)
-    merged = torch.zeros_like(wanted)
-    merged[: 2 * rows, : 2 * columns] = coarse.repeat_interleave(2, 0).repeat_interleave(2, 1)
-    fine = (~merged).flatten().nonzero()[:, 0]
-    kept = coarse.flatten().nonzero()[:, 0]
-    number = torch.zeros(rows * columns, dtype=torch.int64, device=wanted.device)
-    number[kept] = torch.arange(len(kept), device=wanted.device) + len(fine)
-    source = torch.zeros(h, w, dtype=torch.int64, device=wanted.device)
-    source[: 2 * rows, : 2 * columns] = number.view(rows, columns).repeat_interleave(2, 0).repeat_interleave(2, 1)
-    source = source.flatten()
-    source[fine] = torch.arange(len(fine), device=wanted.device)
-    corners = torch.div(kept, max(1, columns), rounding_mode="floor") * (2 * w) + kept % max(1, columns) * 2
-    return Fovea(fine, kept, source, torch.cat([fine, corners]))
+    joined = [torch.ones_like(coarsest, dtype=torch.bool)]
+    for scale in SCALES[1:]:
+        free = _least(joined[-1], 2) & (_least(coarsest, scale) >= scale)
+        joined.append(_fewer(free, at_once))
+    source = torch.zeros_like(coarsest)
+    tokens: list[Tensor] = []
+    seen: list[Tensor] = []
+    count = 0
+    for level, scale in enumerate(SCALES):
+        own = joined[level]
+        if level + 1 < len(SCALES):
+            own = own & ~_spread(joined[level + 1], 2, own.shape)
+        places = own.flatten().nonzero()[:, 0]
+        number = torch.zeros_like(own, dtype=torch.int64)
+        number[own] = torch.arange(count, count + len(places), device=own.device)
+        source = torch.where(_spread(own, scale, source.shape), _spread(number, scale, source.shape), source)
+        y, x = own.nonzero().unbind(1)
+        middle = (scale - 1) // 2
+        seen.append((scale * y + middle) * coarsest.shape[1] + scale * x + middle)
+        tokens.append(places)
+        count += len(places)
+    return Fovea(tuple(tokens), source.flatten(), torch.cat(seen))
+
+
+def _least(values: Tensor, scale: int) -> Tensor:
+    """(h, w) -> (h // scale, w // scale): the smallest of each block, of bool whether all are true."""
+    h, w = values.shape[0] // scale, values.shape[1] // scale
+    return values[: scale * h, : scale * w].unflatten(0, (h, scale)).unflatten(2, (w, scale)).amin((1, 3))
+
+
+def _spread(values: Tensor, scale: int, shape: torch.Size) -> Tensor:
+    """(h, w) -> `shape`: each as a block of scale x scale, zero where there is none."""
+    out = values.new_zeros(shape)
+    h, w = scale * values.shape[0], scale * values.shape[1]
+    out[:h, :w] = values.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    return out
 
 
 def _fewer(coarse: Tensor, at_once: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tokens at two resolutions."""
+"""Tokens at several resolutions."""
 
 from __future__ import annotations
 
@@ -12,42 +12,66 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segic.backbones.dinov2 import PATCH, DinoV2, DinoV2Config
-from segic.backbones.fovea import fovea
+from segic.backbones.fovea import SCALES, fovea
 from segic.model import SEGIC
 
 
-def wanted_from(h: int, w: int, seed: int, share: float) -> torch.Tensor:
-    return torch.rand(h, w, generator=torch.Generator().manual_seed(seed)) < share
+def scales_from(h: int, w: int, seed: int, share: float, coarsest: int = 2) -> torch.Tensor:
+    """(h, w) 1 for about this share of tokens, else `coarsest`; up to it at random where that is 0."""
+    generator = torch.Generator().manual_seed(seed)
+    fine = torch.rand(h, w, generator=generator) < share
+    others = torch.full((h, w), coarsest) if coarsest else 2 ** torch.randint(1, 3, (h, w), generator=generator)
+    return torch.where(fine, 1, others)
 
 
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3, 1.0]))
-def test_every_token_has_its_own_features_or_its_blocks(h: int, w: int, seed: int, share: float) -> None:
-    wanted = wanted_from(h, w, seed, share)
-    layout = fovea(wanted)
+def block(y: int, x: int, scale: int) -> tuple[slice, slice]:
+    """The tokens of the block of scale x scale that (y, x) is in."""
+    return tuple(slice(i // scale * scale, i // scale * scale + scale) for i in (y, x))  # type: ignore[return-value]
+
+
+sides = st.integers(1, 13)
+shares = st.sampled_from([0.0, 0.05, 0.3, 1.0])
+
+
+@given(sides, sides, st.integers(0, 999), shares, st.sampled_from([0, 2, 4]))
+def test_every_token_has_its_own_features_or_its_blocks(h: int, w: int, seed: int, share: float, most: int) -> None:
+    coarsest = scales_from(h, w, seed, share, most)
+    layout = fovea(coarsest)
     assert layout.source.shape == (h * w,)
-    assert sorted(set(layout.source.tolist())) == list(range(layout.tokens))
-    assert torch.equal(layout.source[layout.seen], torch.arange(layout.tokens))
+    assert sorted(set(layout.source.tolist())) == list(range(len(layout)))
+    assert torch.equal(layout.source[layout.seen], torch.arange(len(layout)))
+    assert sum(map(len, layout.tokens)) == len(layout)
     for y in range(h):
         for x in range(w):
-            source = int(layout.source[y * w + x])
-            whole = (
-                y >= h // 2 * 2
-                or x >= w // 2 * 2
-                or bool(wanted[y // 2 * 2 : y // 2 * 2 + 2, x // 2 * 2 : x // 2 * 2 + 2].any())
-            )
-            if whole:
-                assert layout.fine[source] == y * w + x
-            else:
-                assert layout.coarse[source - len(layout.fine)] == (y // 2) * (w // 2) + x // 2
+            inside = [scale for scale in SCALES if y < h // scale * scale and x < w // scale * scale]
+            scale = max(scale for scale in inside if int(coarsest[block(y, x, scale)].min()) >= scale)
+            level = SCALES.index(scale)
+            source = int(layout.source[y * w + x]) - sum(map(len, layout.tokens[:level]))
+            assert layout.tokens[level][source] == (y // scale) * (w // scale) + x // scale
+
+
+@given(sides, sides, st.integers(0, 999), shares, st.integers(1, 9), st.sampled_from([0, 2, 4]))
+def test_blocks_stay_apart_in_steps(h: int, w: int, seed: int, share: float, at_once: int, most: int) -> None:
+    """And nobody is seen more coarsely than without steps."""
+    coarsest = scales_from(h, w, seed, share, most)
+    plain, stepped = fovea(coarsest), fovea(coarsest, at_once)
+    assert sorted(set(stepped.source.tolist())) == list(range(len(stepped)))
+    assert torch.equal(stepped.source[stepped.seen], torch.arange(len(stepped)))
+    own, once = (torch.bincount(layout.source)[layout.source] for layout in (stepped, plain))
+    assert (own <= once).all()
+    quads = len(stepped.tokens[2])
+    for scale, joined in ((2, len(stepped.tokens[1]) + 4 * quads), (4, quads)):
+        apart = (h // scale) * (w // scale) - joined
+        assert apart % at_once == 0 or not joined
 
 
 @given(
     st.integers(1, 12), st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3]), st.integers(1, 9)
 )
 def test_blocks_become_fine_in_steps_nearest_first(h: int, w: int, seed: int, share: float, at_once: int) -> None:
-    wanted = wanted_from(h, w, seed, share)
+    coarsest = scales_from(h, w, seed, share)
     blocks = (h // 2) * (w // 2)
-    plain, stepped = set(fovea(wanted).coarse.tolist()), set(fovea(wanted, at_once).coarse.tolist())
+    plain, stepped = (set(fovea(coarsest, step).tokens[1].tolist()) for step in (1, at_once))
     assert stepped <= plain
     fine = set(range(blocks)) - plain
     assert len(stepped) == max(0, blocks - -(-len(fine) // at_once) * at_once)
@@ -74,45 +98,48 @@ def picture(h: int, w: int) -> torch.Tensor:
 
 def test_all_fine_is_the_plain_backbone(backbone: DinoV2) -> None:
     pixels = picture(6, 9)
-    torch.testing.assert_close(backbone(pixels, None, fovea(torch.ones(6, 9, dtype=torch.bool))), backbone(pixels))
+    torch.testing.assert_close(backbone(pixels, None, fovea(torch.ones(6, 9, dtype=torch.int64))), backbone(pixels))
 
 
-@pytest.mark.parametrize("size", [(6, 8), (7, 9)], ids=str)
-def test_all_coarse_is_the_backbone_on_the_picture_at_half_its_size(backbone: DinoV2, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("size", [(8, 12), (9, 13)], ids=str)
+def test_all_coarse_is_the_backbone_on_a_smaller_picture(backbone: DinoV2, size: tuple[int, int], scale: int) -> None:
     """But for the positions, which are means of the fine ones; a row or column without a partner stays fine."""
     backbone = copy.deepcopy(backbone)
     backbone.pos_embed.fill_(0.1)
     h, w = size
     pixels = picture(h, w)
-    found = backbone(pixels, None, fovea(torch.zeros(h, w, dtype=torch.bool)))
-    if size == (6, 8):
-        expected = backbone(torch.nn.functional.avg_pool2d(pixels, 2))
+    found = backbone(pixels, None, fovea(torch.full((h, w), scale)))
+    if size == (8, 12):
+        expected = backbone(torch.nn.functional.avg_pool2d(pixels, scale))
         torch.testing.assert_close(
-            found, expected.repeat_interleave(2, 2).repeat_interleave(2, 3), atol=1e-4, rtol=1e-4
+            found, expected.repeat_interleave(scale, 2).repeat_interleave(scale, 3), atol=1e-4, rtol=1e-4
         )
-    coarse = found[:, :, : h // 2 * 2, : w // 2 * 2]
-    assert torch.equal(coarse[:, :, ::2, ::2], coarse[:, :, 1::2, 1::2])
-    assert not torch.allclose(found[:, :, -1, -1], found[:, :, -2, -2]) or size == (6, 8)
+    coarse = found[:, :, : h // scale * scale, : w // scale * scale]
+    for y in range(scale):
+        for x in range(scale):
+            assert torch.equal(coarse[:, :, ::scale, ::scale], coarse[:, :, y::scale, x::scale])
+    assert not torch.allclose(found[:, :, -1, -1], found[:, :, -2, -2]) or size == (8, 12)
 
 
 @pytest.mark.parametrize("size", [(1, 5), (5, 1), (1, 1)], ids=str)
 def test_grids_without_any_block_are_fine(backbone: DinoV2, size: tuple[int, int]) -> None:
     pixels = picture(*size)
-    torch.testing.assert_close(backbone(pixels, None, fovea(torch.zeros(size, dtype=torch.bool))), backbone(pixels))
+    torch.testing.assert_close(backbone(pixels, None, fovea(torch.full(size, 4))), backbone(pixels))
 
 
 def test_padding_stays_zero_in_coarse_tokens(backbone: DinoV2) -> None:
     """Whatever the pixels hold there."""
     pixels, other = picture(6, 8), picture(6, 8)
     other[:, :, 56:] = 7
-    wanted = fovea(wanted_from(6, 8, 3, 0.1))
-    torch.testing.assert_close(backbone(pixels, (56, 112), wanted), backbone(other, (56, 112), wanted))
+    layout = fovea(scales_from(6, 8, 3, 0.1, 4))
+    torch.testing.assert_close(backbone(pixels, (56, 112), layout), backbone(other, (56, 112), layout))
 
 
 def test_coarse_blocks_share_their_features_and_fine_tokens_do_not(backbone: DinoV2) -> None:
-    wanted = torch.zeros(6, 8, dtype=torch.bool)
-    wanted[0, 0] = True
-    out = backbone(picture(6, 8), None, fovea(wanted))
+    coarsest = torch.full((6, 8), 2)
+    coarsest[0, 0] = 1
+    out = backbone(picture(6, 8), None, fovea(coarsest))
     assert out.shape == (2, 64, 6, 8)
     assert torch.equal(out[..., 2, 2], out[..., 3, 3])
     assert not torch.allclose(out[..., 0, 0], out[..., 1, 1])
@@ -129,9 +156,9 @@ def test_what_is_found_is_the_same_as_for_features_that_happen_to_be_alike(dense
     masks[0, 20:60, 10:50] = True
     masks[1, 40:80, 80:150] = True
     context = dense_model.context(dense_model.encode(images[:1])[0], masks, [1, 2])
-    target = dense_model.encode(images[1:], wanted_from(*dense_model.grid((90, 160)), 5, 0.05))[0]
+    target = dense_model.encode(images[1:], scales_from(*dense_model.grid((90, 160)), 5, 0.05, 0))[0]
     assert target.fovea is not None
-    assert target.fovea.tokens < target.grid[0] * target.grid[1]
+    assert len(target.fovea) < target.grid[0] * target.grid[1]
     found = dense_model.predict(target, [context], [context], entities=[1, 2], video=True)
     plain = dense_model.predict(replace(target, fovea=None), [context], [context], entities=[1, 2], video=True)
     torch.testing.assert_close(found.logits, plain.logits, atol=1e-4, rtol=1e-4)

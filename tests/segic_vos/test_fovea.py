@@ -18,7 +18,7 @@ from segic.model import SEGIC
 from segic_benchmarks.follow import following
 from segic_vos import VideoSession, annotation
 from segic_vos.choices import Choices
-from segic_vos.fovea import MARGIN, around, count_tokens, fitting_size, wanted_tokens
+from segic_vos.fovea import MARGIN, count_tokens, fitting_size, scales, usual_scales
 from segic_vos.frames import Frame, FrameResult
 from segic_vos.memory import Workload, choose_batch
 from segic_vos.quality import SIZES, SizeChoice
@@ -70,13 +70,24 @@ def first_mask() -> np.ndarray:
     return labels
 
 
-def test_around_is_a_square_of_the_margin() -> None:
-    covered = torch.zeros(20, 30, dtype=torch.bool)
-    covered[2, 15] = True
-    found = around(covered)
-    assert found.sum() == (2 + MARGIN + 1) * (2 * MARGIN + 1)
-    assert found[0, 15 - MARGIN]
-    assert not found[0, 15 - MARGIN - 1]
+@pytest.mark.parametrize("learnt", [False, True])
+def test_tokens_are_seen_more_coarsely_with_every_margin(learnt: bool) -> None:
+    covered = torch.zeros(36, 60, dtype=torch.bool)
+    covered[2, 30] = True
+    found = scales(covered, learnt=learnt)
+    margin = round(36 * MARGIN)
+    assert margin == 3
+    assert (found == 1).sum() == (2 + margin + 1) * (2 * margin + 1)
+    assert found[0, 30 - margin] == 1
+    assert found[0, 30 - margin - 1] == 2
+    assert (found <= 2).sum() == (covered.numel() if learnt else (2 + 2 * margin + 1) * (4 * margin + 1))
+    assert found[0, 30 - 2 * margin - 1] == (2 if learnt else 4)
+
+
+def test_frames_with_few_tokens_have_a_margin_too() -> None:
+    covered = torch.zeros(4, 5, dtype=torch.bool)
+    covered[1, 1] = True
+    assert (scales(covered) == 1).sum() == 9
 
 
 def test_the_size_is_the_largest_that_the_tokens_allow(dense_model: SEGIC) -> None:
@@ -109,7 +120,7 @@ def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, mon
     model = dense_model.at_size(224)
     asked = []
     encode = model.encode
-    monkeypatch.setattr(model, "encode", lambda images, fine=None: asked.append(fine) or encode(images, fine))
+    monkeypatch.setattr(model, "encode", lambda images, scales=None: asked.append(scales) or encode(images, scales))
     session = VideoSession(model, foveated=True)
     frames = clip(4)
     session.step(frames[0], annotation(first_mask()))
@@ -117,9 +128,25 @@ def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, mon
     session.step(frames[2], annotation(first_mask()))
     assert asked[0] is None
     assert asked[2] is None
-    expected = around((session._given[0].weights > 0).any(0).view(model.grid(FRAME)))
+    expected = scales((session._given[0].weights > 0).any(0).view(model.grid(FRAME)))
     assert torch.equal(asked[1], expected)
-    assert 0 < asked[1].sum() < asked[1].numel()
+    assert set(asked[1].flatten().tolist()) == {1, 2, 4}
+
+
+def test_frames_whose_background_is_learnt_are_seen_better(dense_model: SEGIC, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every second one after that with given masks."""
+    assert dense_model.config.matching is not None
+    config = replace(dense_model.config, matching=replace(dense_model.config.matching, renew=2))
+    model = SEGIC(config, dense_model.backbone, dense_model.decoder).at_size(224)
+    session = VideoSession(model, foveated=True)
+    session.step(clip(1)[0], annotation(first_mask()))
+    coarsest = []
+    for _ in range(6):
+        encoded = session.encode(clip(1)[0], whole=False)
+        assert encoded.fovea is not None
+        coarsest.append(len(encoded.fovea.tokens[2]) > 0)
+        session.skip()
+    assert coarsest == [True, False] * 3
 
 
 def test_with_the_whole_frame_near_the_object_nothing_changes(dense_model: SEGIC) -> None:
@@ -158,8 +185,8 @@ def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEG
         encoded = session.encode(frames[1], whole=False)
         assert encoded.fovea is not None
         fine = torch.zeros(grid, dtype=torch.bool).flatten()
-        fine[encoded.fovea.fine] = True
-        assert fine.view(grid)[wanted_tokens(model, first_mask())].all()
+        fine[encoded.fovea.tokens[0]] = True
+        assert fine.view(grid)[usual_scales(model, first_mask()) == 1].all()
         session._recent.append(model.remember(encoded, only_second, [5, 7]))
     whole = []
     for _ in range(2 * SEARCH_EVERY):
