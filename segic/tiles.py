@@ -61,8 +61,8 @@ def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> I
 
 
 def surroundings(covered: Tensor, radius: int) -> Tensor:
-    """(h, w) bool -> the same, with all that is at most `radius` rows and columns away."""
-    return F.max_pool2d(covered[None, None].float(), 2 * radius + 1, stride=1, padding=radius)[0, 0] > 0
+    """(h, w) or (N, h, w) bool -> the same, with all that is at most `radius` rows and columns away."""
+    return F.max_pool2d(covered[None].float(), 2 * radius + 1, stride=1, padding=radius)[0] > 0
 
 
 def near_margins(

@@ -1,10 +1,11 @@
 """Looking closely only where the objects are: tokens of several resolutions, and the size that their number allows.
 
-Objects are near to where they were. A frame is seen at full resolution around their last masks, at half of it as far
-again, where four tokens become one, and at a quarter elsewhere. What that saves is spent on a larger picture, chosen
-once, by the first masks: so small objects are seen larger, and the backbone's cost depends less on what is followed.
-Frames with given masks are seen whole, as are those in which nobody is to be seen and every few in which somebody is
-not; frames whose background is learnt are seen at half the resolution at least. Objects that grow take more tokens.
+Objects are near to where they were. A frame is seen at full resolution along the borders of their last masks, at half
+of it inside of them and a little around, where four tokens become one, and at a quarter elsewhere. What that saves is
+spent on a larger picture, chosen once, by the first masks: so small objects are seen larger, and the backbone's cost
+depends less on what is followed. Frames with given masks are seen whole, as are those in which nobody is to be seen and
+every few in which somebody is not; frames whose background is learnt are seen at half the resolution at least. Objects
+that grow take more tokens, but one that fills the frame takes fewer again.
 """
 
 from __future__ import annotations
@@ -22,32 +23,38 @@ from segic.propagation import Context
 from segic.tiles import surroundings
 
 MARGIN = 1 / 12  # of the frame's shorter side, around an object: how far it may go in a frame
+SOLID = 0.99  # the share of a token from which on an object covers it all
 
 
 def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
-    """(h * w,) bool by entity: the tokens that it covers in the last frame, or where it is hidden, in the last that
+    """(h * w,) by entity: what it covers of the tokens in the last frame, or where it is hidden, in the last that
     showed it: there it is most likely to come back.
     """
     assert last.weights is not None
-    covered = last.weights > 0
-    shown = {key: mine for key, mine in zip(last.entities, covered, strict=True) if key not in before or mine.any()}
+    covers = zip(last.entities, last.weights, strict=True)
+    shown = {key: mine for key, mine in covers if key not in before or (mine > 0).any()}
     return {**before, **shown}
 
 
-def scales(covered: Tensor, *, learnt: bool = False) -> Tensor:
-    """(h, w) bool, tokens that objects cover -> (h, w) int64, how coarsely each may be seen: 1 at most MARGIN away, 2
-    at most twice as far, and 4 elsewhere, or 2 of a frame whose background is `learnt`.
+def scales(weights: Tensor, *, learnt: bool = False) -> Tensor:
+    """(N, h, w) what each object covers of the tokens -> (h, w) int64, how coarsely each may be seen: 1 at most MARGIN
+    away, 2 at most twice as far, and 4 elsewhere, or 2 of a frame whose background is `learnt`. Inside of an object, 2
+    further than half of MARGIN from its border.
     """
-    margin = max(1, round(MARGIN * min(covered.shape)))
+    margin = max(1, round(MARGIN * min(weights.shape[1:])))
+    covered = (weights > 0).any(0)
     coarsest = torch.where(surroundings(covered, margin), 1, 2)
-    return coarsest if learnt else torch.where(surroundings(covered, 2 * margin), coarsest, 4)
+    if not learnt:
+        coarsest = torch.where(surroundings(covered, 2 * margin), coarsest, 4)
+    inside = ~surroundings(weights < SOLID, (margin + 1) // 2).all(0)
+    return torch.where(inside, 2, coarsest)
 
 
 def usual_scales(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
     """(h, w) int64: `scales` after a frame with masks `labels`, (H, W), 0 for background."""
     frame = (labels.shape[0], labels.shape[1])
-    masks = torch.from_numpy(labels != 0)[None].float().to(model.device)
-    return scales(model.canvas(frame).cover(masks, model.grid(frame))[0] > 0)
+    masks = torch.from_numpy(np.stack([labels == i for i in np.unique(labels[labels != 0])])).float().to(model.device)
+    return scales(model.canvas(frame).cover(masks, model.grid(frame)))
 
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:

@@ -106,8 +106,8 @@ class VideoSession:
         # Who is out of sight may come back anywhere.
         if not any(present) or (not all(present) and self._predicted % SEARCH_EVERY == 0):
             return None
-        covered = torch.stack(list(self._last_seen.values())).any(0).view(self.model.grid(frame))
-        return scales(covered, learnt=on_turn(self._predicted + 1, self.model.config.renew_every))
+        weights = torch.stack(list(self._last_seen.values())).unflatten(1, self.model.grid(frame))
+        return scales(weights, learnt=on_turn(self._predicted + 1, self.model.config.renew_every))
 
     def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
         """The next frame, encoded.

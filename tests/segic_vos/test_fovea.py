@@ -72,22 +72,49 @@ def first_mask() -> np.ndarray:
 
 @pytest.mark.parametrize("learnt", [False, True])
 def test_tokens_are_seen_more_coarsely_with_every_margin(learnt: bool) -> None:
-    covered = torch.zeros(36, 60, dtype=torch.bool)
-    covered[2, 30] = True
-    found = scales(covered, learnt=learnt)
+    weights = torch.zeros(2, 36, 60)
+    weights[1, 2, 30] = 0.1
+    found = scales(weights, learnt=learnt)
     margin = round(36 * MARGIN)
     assert margin == 3
     assert (found == 1).sum() == (2 + margin + 1) * (2 * margin + 1)
     assert found[0, 30 - margin] == 1
     assert found[0, 30 - margin - 1] == 2
-    assert (found <= 2).sum() == (covered.numel() if learnt else (2 + 2 * margin + 1) * (4 * margin + 1))
+    assert (found <= 2).sum() == (found.numel() if learnt else (2 + 2 * margin + 1) * (4 * margin + 1))
     assert found[0, 30 - 2 * margin - 1] == (2 if learnt else 4)
 
 
 def test_frames_with_few_tokens_have_a_margin_too() -> None:
-    covered = torch.zeros(4, 5, dtype=torch.bool)
-    covered[1, 1] = True
-    assert (scales(covered) == 1).sum() == 9
+    weights = torch.zeros(1, 4, 5)
+    weights[0, 1, 1] = 1
+    assert (scales(weights) == 1).sum() == 9
+
+
+def test_the_inside_of_an_object_is_seen_more_coarsely_than_its_border() -> None:
+    """Nor has it a border where the frame ends. Where two touch, both have one."""
+    weights = torch.zeros(2, 36, 60)
+    weights[0, 6:, 10:30] = 1
+    weights[1, 6:, 30:50] = 1
+    found = scales(weights)
+    within = round(36 * MARGIN + 1) // 2
+    assert within == 2
+    expected = torch.ones(30, 20, dtype=torch.int64)
+    expected[within:, within:-within] = 2
+    assert torch.equal(found[6:, 10:30], expected)
+    assert torch.equal(found[6:, 30:50], expected)
+    weights[0, 20, 20] = 0.9
+    assert (scales(weights)[20 - within : 21 + within, 20 - within : 21 + within] == 1).all()
+
+
+def test_the_tokens_of_an_object_that_grows_are_bounded(dense_model: SEGIC) -> None:
+    model = dense_model.at_size(672)
+    counts = []
+    for side in range(10, 97, 10):
+        labels = np.zeros(FRAME, np.int32)
+        labels[:side, : side * 5 // 3] = 1
+        counts.append(count_tokens(model, labels))
+    assert max(counts) < 0.6 * np.prod(model.grid(FRAME))
+    assert counts[-1] < max(counts)
 
 
 def test_the_size_is_the_largest_that_the_tokens_allow(dense_model: SEGIC) -> None:
@@ -100,8 +127,9 @@ def test_the_size_is_the_largest_that_the_tokens_allow(dense_model: SEGIC) -> No
 
 
 def test_small_objects_are_seen_larger(dense_model: SEGIC) -> None:
-    small, large = np.zeros(FRAME, np.int32), np.ones(FRAME, np.int32)
+    small, large = np.zeros(FRAME, np.int32), np.zeros(FRAME, np.int32)
     small[40:44, 60:66] = 1
+    large[16:80, 24:136] = 1
     sizes = (112, 224, 336, 448, 560)
     tokens = count_tokens(dense_model.at_size(224), large)
     assert fitting_size(dense_model, large, sizes, tokens) == 224
@@ -128,7 +156,7 @@ def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, mon
     session.step(frames[2], annotation(first_mask()))
     assert asked[0] is None
     assert asked[2] is None
-    expected = scales((session._given[0].weights > 0).any(0).view(model.grid(FRAME)))
+    expected = scales(session._given[0].weights.unflatten(1, model.grid(FRAME)))
     assert torch.equal(asked[1], expected)
     assert set(asked[1].flatten().tolist()) == {1, 2, 4}
 
@@ -150,9 +178,10 @@ def test_frames_whose_background_is_learnt_are_seen_better(dense_model: SEGIC, m
 
 
 def test_with_the_whole_frame_near_the_object_nothing_changes(dense_model: SEGIC) -> None:
-    """At 112 px every token is within the margin or in the same block as one that is."""
-    labels = np.full(FRAME, 3, np.int32)
-    labels[:10] = 0
+    """Every token is within the margin of a border, with stripes of two tokens."""
+    labels = np.zeros(FRAME, np.int32)
+    labels[:, np.arange(FRAME[1]) // 24 % 2 == 0] = 3
+    assert count_tokens(dense_model, labels) == np.prod(dense_model.grid(FRAME))
     plain, foveated = VideoSession(dense_model), VideoSession(dense_model, foveated=True)
     for index, frame in enumerate(clip(3)):
         given = annotation(labels) if index == 0 else None
