@@ -46,7 +46,7 @@ SIZES = (336, 392, 476, 560, 672)  # of foveated frames
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
         "fast": Setting(336, 900, jf=86.7, crowd=58.9, speed=1.9),
-        "balanced": Setting(476, 2300, jf=89.1, crowd=66.6, speed=1.0),
+        "balanced": Setting(476, 2100, jf=89.1, crowd=66.6, speed=1.0),
         "best": Setting(672, 4200, jf=89.1, crowd=66.6),
     },
 }
