@@ -53,8 +53,9 @@ def scales(weights: Tensor, *, learnt: bool = False) -> Tensor:
 def usual_scales(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
     """(h, w) int64: `scales` after a frame with masks `labels`, (H, W), 0 for background."""
     frame = (labels.shape[0], labels.shape[1])
-    masks = torch.from_numpy(np.stack([labels == i for i in np.unique(labels[labels != 0])])).float().to(model.device)
-    return scales(model.canvas(frame).cover(masks, model.grid(frame)))
+    ids = np.unique(labels[labels != 0])
+    masks = np.stack([labels == i for i in ids] or [labels != 0])  # an empty one where there is no object
+    return scales(model.canvas(frame).cover(torch.from_numpy(masks).float().to(model.device), model.grid(frame)))
 
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:

@@ -226,6 +226,12 @@ def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEG
     assert session.encode(frames[2], whole=False).fovea is None
 
 
+def test_without_any_object_a_session_can_begin(dense_model: SEGIC) -> None:
+    session = VideoSession.close_to(dense_model, np.zeros(FRAME, np.int32), tokens=700)
+    assert session.model.config.size == max(SIZES)
+    assert session.step(clip(1)[0]).ids == ()
+
+
 def test_frames_before_any_mask(dense_model: SEGIC) -> None:
     session = VideoSession(dense_model.at_size(224), foveated=True)
     assert session.step(clip(1)[0]).ids == ()
