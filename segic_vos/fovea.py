@@ -31,8 +31,8 @@ def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
     showed it: there it is most likely to come back.
     """
     assert last.weights is not None
-    covers = zip(last.entities, last.weights, strict=True)
-    shown = {key: mine for key, mine in covers if key not in before or (mine > 0).any()}
+    known = zip(last.entities, last.weights, last.present, strict=True)
+    shown = {key: mine for key, mine, present in known if present or key not in before}
     return {**before, **shown}
 
 
@@ -55,7 +55,7 @@ def usual_scales(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
     frame = (labels.shape[0], labels.shape[1])
     ids = np.unique(labels[labels != 0])
     masks = np.stack([labels == i for i in ids] or [labels != 0])  # an empty one where there is no object
-    return scales(model.canvas(frame).cover(torch.from_numpy(masks).float().to(model.device), model.grid(frame)))
+    return scales(model.canvas(frame).cover(torch.from_numpy(masks).to(model.device), model.grid(frame)))
 
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:
@@ -65,5 +65,5 @@ def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:
 
 def fitting_size(model: SEGIC, labels: NDArray[np.int32], sizes: Sequence[int], tokens: int) -> int:
     """The largest of `sizes` at which a frame with masks such as `labels` takes at most `tokens`; else the smallest."""
-    fitting = [size for size in sizes if count_tokens(model.at_size(size), labels) <= tokens]
-    return max(fitting, default=min(sizes))
+    largest_first = sorted(sizes, reverse=True)  # most often it fits, and masks of a large frame take long to count
+    return next((size for size in largest_first if count_tokens(model.at_size(size), labels) <= tokens), min(sizes))

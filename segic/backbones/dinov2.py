@@ -162,7 +162,7 @@ class DinoV2(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.register_buffer("mean", _channels(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _channels(IMAGENET_STD), persistent=False)
-        self._positions: dict[tuple[int, int], Tensor] = {}
+        self._positions: dict[tuple[int, int, int], Tensor] = {}
         self.eval().requires_grad_(False)
 
     @property
@@ -177,13 +177,16 @@ class DinoV2(nn.Module):
         self._positions.clear()  # they live on the old device, in the old dtype
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
-    def _position(self, height: int, width: int) -> Tensor:
-        """(1, C, height, width), resampled once for each size."""
-        key = (height, width)
+    def _position(self, height: int, width: int, scale: int = 1) -> Tensor:
+        """(1, C, height // scale, width // scale), computed once for each size: means over `scale` rows and columns of
+        those of a grid of (height, width).
+        """
+        key = (height, width, scale)
         if key not in self._positions:
             grid = self.pos_embed[:, 1:].float().reshape(1, GRID, GRID, -1).permute(0, 3, 1, 2)
             resampled = resample_positions(grid, height, width, offset=not self.config.registers)
-            self._positions[key] = resampled.to(self.pos_embed.dtype)
+            fine = resampled.to(self.pos_embed.dtype)
+            self._positions[key] = fine if scale == 1 else F.avg_pool2d(fine, scale)
         return self._positions[key]
 
     def _patches(self, picture: Tensor, scale: int = 1) -> Tensor:
@@ -191,12 +194,11 @@ class DinoV2(nn.Module):
         by this, without last rows and columns that have no partners; each token is where those are that it stands for.
         """
         h, w = picture.shape[2] // (scale * PATCH), picture.shape[3] // (scale * PATCH)
-        positions = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH)
+        if not h * w:
+            return picture.new_zeros(len(picture), 0, self.config.width)
+        positions = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH, scale)
         if scale > 1:
-            if not h * w:
-                return picture.new_zeros(len(picture), 0, self.config.width)
             picture = F.avg_pool2d(picture[:, :, : scale * PATCH * h, : scale * PATCH * w], scale)
-            positions = F.avg_pool2d(positions[:, :, : scale * h, : scale * w], scale)
         out: Tensor = self.patch_embed.proj(picture) + positions
         return out.flatten(2).transpose(1, 2)
 

@@ -6,6 +6,7 @@ takes the mixture as it is, and gives the fine tokens nearly the features that t
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -41,23 +42,21 @@ def fovea(coarsest: Tensor, at_once: int = 1) -> Fovea:
     for scale in SCALES[1:]:
         free = _least(joined[-1], 2) & (_least(coarsest, scale) >= scale)
         joined.append(_fewer(free, at_once))
+    joined.append(torch.zeros_like(_least(joined[-1], 2)))  # nothing is seen more coarsely
     source = torch.zeros_like(coarsest)
     tokens: list[Tensor] = []
     seen: list[Tensor] = []
     count = 0
-    for level, scale in enumerate(SCALES):
-        own = joined[level]
-        if level + 1 < len(SCALES):
-            own = own & ~_spread(joined[level + 1], 2, own.shape)
-        places = own.flatten().nonzero()[:, 0]
-        number = torch.zeros_like(own, dtype=torch.int64)
-        number[own] = torch.arange(count, count + len(places), device=own.device)
-        source = torch.where(_spread(own, scale, source.shape), _spread(number, scale, source.shape), source)
+    for scale, (here, larger) in zip(SCALES, pairwise(joined), strict=True):
+        own = here & ~_spread(larger, 2, here.shape)
         y, x = own.nonzero().unbind(1)
+        number = torch.zeros_like(own, dtype=torch.int64)
+        number[y, x] = torch.arange(count, count + len(y), device=own.device)
+        source += _spread(number, scale, source.shape)
         middle = (scale - 1) // 2
-        seen.append((scale * y + middle) * coarsest.shape[1] + scale * x + middle)
-        tokens.append(places)
-        count += len(places)
+        tokens.append(y * own.shape[1] + x)
+        seen.append((scale * y + middle) * source.shape[1] + scale * x + middle)
+        count += len(y)
     return Fovea(tuple(tokens), source.flatten(), torch.cat(seen))
 
 

@@ -161,7 +161,7 @@ def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, mon
     assert set(asked[1].flatten().tolist()) == {1, 2, 4}
 
 
-def test_frames_whose_background_is_learnt_are_seen_better(dense_model: SEGIC, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_whose_background_is_learnt_are_seen_better(dense_model: SEGIC) -> None:
     """Every second one after that with given masks."""
     assert dense_model.config.matching is not None
     config = replace(dense_model.config, matching=replace(dense_model.config.matching, renew=2))
