@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segic.decoder.layers import trained_in_float32
+
 
 class Attention(nn.Module):
     """Multi-head attention with an inner width of its own. (B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C)."""
@@ -20,7 +22,7 @@ class Attention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
-        mixed = F.scaled_dot_product_attention(queries, keys, values)
+        mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
