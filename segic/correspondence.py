@@ -94,7 +94,8 @@ def window(grid: tuple[int, int], radius: int, device: torch.device) -> Tensor:
 def entity_margins(similarity: Tensor, group: Tensor, entities: int, topk: int) -> Tensor:
     """How much better each target token matches an entity than everything else: dense label propagation.
 
-    similarity: (T, E) cosines of target tokens to example tokens; where a pair is not allowed, 0 or less.
+    similarity: (T, E) cosines of target tokens to example tokens; where a pair is not allowed, 0 or less. In any
+    precision: the best are found as they are, and averaged in float32.
     group: (E,) int64, 0 for background, 1..entities for the entity that owns the example token.
     Returns (entities, T): the mean of the `topk` best cosines to the entity's tokens minus the mean of the `topk` best
     to all others' (background and the other entities: each entity is the others' negative). An entity without tokens
@@ -104,8 +105,8 @@ def entity_margins(similarity: Tensor, group: Tensor, entities: int, topk: int) 
     """
     # A GPU would rather sort whole rows than tell how many columns are whose before it goes on.
     if group.device.type == "cpu":
-        return margins_of_best(_best_of_columns(similarity, group, entities + 1, topk))
-    return margins_of_best(best_by_group(similarity, group, entities + 1, topk)[0])
+        return margins_of_best(_best_of_columns(similarity, group, entities + 1, topk).float())
+    return margins_of_best(best_by_group(similarity.float(), group, entities + 1, topk)[0])
 
 
 def margins_of_best(best: Tensor) -> Tensor:

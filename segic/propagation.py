@@ -174,6 +174,6 @@ def margins_to(
     rows = max(1, pairs // len(group))
     out = []
     for start in range(0, len(target), rows):
-        similarity = (target[start : start + rows] @ others.T).float()
+        similarity = target[start : start + rows] @ others.T
         out.append(entity_margins(similarity, group, len(entities), matching.topk))
     return torch.cat(out, 1)

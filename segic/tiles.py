@@ -103,7 +103,7 @@ def near_margins(
         products = target[_whole_steps(mine)] @ sources[_whole_steps(index)].T
         similarity = products[: len(mine), : len(index)]
         similarity.masked_fill_(_far(tile, y[mine], x[mine], index, grid, radius), 0)
-        out[:, mine] = entity_margins(similarity.float(), owners, entities, topk)
+        out[:, mine] = entity_margins(similarity, owners, entities, topk)
     return out
 
 

@@ -165,7 +165,6 @@ class Decoder(nn.Module):
             logits = logits + F.interpolate(margins, logits.shape[-2:], mode="bilinear", align_corners=False)
         if self.detail is not None and detail is not None:
             frame = detail[:, None].expand(b, entities, *detail.shape[1:]).flatten(0, 1)
-            fine = upscaled if carried is None else torch.cat([upscaled, carried], dim=1)
             small_parts = logits.device.type == "cpu" and not torch.is_grad_enabled()
-            logits = (self.detail.around if small_parts else self.detail)(logits, fine, frame)
+            logits = (self.detail.around if small_parts else self.detail)(logits, upscaled, frame, carried)
         return Output(logits.unflatten(0, (b, entities))[:, :, 0], scores.view(b, entities))

@@ -12,7 +12,7 @@ from torch import nn
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
-from segic.decoder.detail import REACH, DetailBranch
+from segic.decoder.detail import REACH, DetailBranch, shrink
 from segic.decoder.layers import ChannelNorm, FourierPositions, trained_in_float32
 from segic.decoder.mixer import TokenMixer
 from segic.instructions import Instructions
@@ -277,6 +277,15 @@ def test_detail_of_any_stride(pixels):
     assert decoder.frame_detail(torch.zeros(2, 3, *pixels), (H, W)).shape == (2, 8, 4 * H, 4 * W)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [((42, 70), (24, 40)), ((28, 14), (16, 8)), ((40, 60), (20, 30)), ((33, 47), (20, 31))]
+)
+def test_shrink_is_the_mean_over_what_a_pixel_covers(before, after):
+    pictures = 255 * randn(4, 2, 3, *before)
+    expected = F.interpolate(pictures, after, mode="area")
+    torch.testing.assert_close(shrink(pictures, after), expected, atol=1e-3, rtol=0)
+
+
 def test_untrained_mixer_changes_nothing():
     branch, image = TokenMixer(16, 8), randn(0, 2, 16, 9, 11)
     assert torch.equal(branch(image), image)
@@ -394,9 +403,9 @@ def test_detail_around_an_entity_is_that_of_the_whole_picture(frames):
     boxes = [(slice(0, 37), slice(60, 140)), (slice(50, 53), slice(7, 90))]
     for own, box in zip(logits, boxes, strict=False):
         own[0][box] = torch.randn(own[0][box].shape).clamp(min=-REACH + 0.1)
-    upscaled, frame = torch.randn(3, 4, 100, 140), torch.randn(frames, 8, 100, 140)
+    known = torch.randn(3, 3, 100, 140), torch.randn(frames, 8, 100, 140), torch.rand(3, 1, 100, 140)
     with torch.no_grad():
-        whole, found = branch(logits, upscaled, frame), branch.around(logits, upscaled, frame)
+        whole, found = branch(logits, *known), branch.around(logits, *known)
     for number, box in enumerate(boxes):
         torch.testing.assert_close(found[number, 0][box], whole[number, 0][box], atol=1e-5, rtol=1e-5)
         rest = torch.ones(100, 140, dtype=torch.bool)
