@@ -29,6 +29,7 @@ from segic_vos.timings import Timings
 from .masks import read_labels
 from .metrics import score_sequence, summarise
 from .published import run_published
+from .speed_backbone import backbone_alone
 from .speed_clip import SpeedClip
 from .speed_limits import Limits, backbone_operations, measure_limits
 from .speed_memory import peak_memory
@@ -78,11 +79,13 @@ def measure_cell(
     twin: of `published_model(subject.model, clip.size)`. overlay: write the overlay video beside the masks, in both
     procedures. note: told when memory runs out and batches get smaller.
     """
-    model = subject.model
-    meta = video_meta(model)
+    meta = video_meta(subject.model)
     start = next(clip.frames(1)).index
 
     def run_segic(folder: Path, count: int) -> Timings:
+        return backbone_alone(subject.model, lambda model: follow(model, folder, count))
+
+    def follow(model: SEGIC, folder: Path, count: int) -> Timings:
         session = VideoSession(model, meta=meta, foveated=subject.foveated)
         try:
             return run_pipeline(
@@ -114,8 +117,8 @@ def measure_cell(
             run(root / f"{side}-warm", min(WARM_UP, clip.count))
         for turn in range(repeat):
             for side in list(runs) if turn % 2 == 0 else list(runs)[::-1]:  # who goes first takes turns as well
-                samples[side].append(_sample(partial(runs[side], root / side, clip.count), model.device))
-                limits[side].append(measure_limits(model.device, subjects[side].dtype))
+                samples[side].append(_sample(partial(runs[side], root / side, clip.count), subject.model.device))
+                limits[side].append(measure_limits(subject.model.device, subjects[side].dtype))
         scores = {side: _score(clip, root / side) for side in runs}
         iou = _agreement(clip, root / SEGIC_SIDE, root / PUBLISHED_SIDE) if twin is not None else 1.0
 

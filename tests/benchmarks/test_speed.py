@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +22,7 @@ from segic.errors import UsageError
 from segic.model import SEGIC
 from segic_benchmarks import speed_limits
 from segic_benchmarks.masks import write_labels
+from segic_benchmarks.speed_backbone import backbone_alone
 from segic_benchmarks.speed_clip import given_clip, made_clip
 from segic_benchmarks.speed_limits import backbone_operations, measure_limits
 from segic_benchmarks.speed_memory import peak_memory
@@ -29,6 +31,7 @@ from segic_benchmarks.speed_run import SpeedPlan, measure_speed
 from segic_cli.lazy import LazyCommand, RootGroup
 from segic_cli.model_options import LoadedModel, ModelChoice
 from segic_vos.quality import SIZES
+from segic_vos.timings import Timings
 
 TINY = DinoV2Config("tiny", width=32, depth=2, heads=2)
 CONFIG = ModelConfig(
@@ -124,6 +127,22 @@ def test_foveated_frames_are_measured_at_the_size_that_fits() -> None:
         tiny(next(size for size in SIZES if tiny(size).canvas((96, 160)).padded == canvas)), (96, 160)
     )
     assert cell.segic.operations < whole
+
+
+def test_the_backbone_is_timed_by_itself() -> None:
+    """What else was done in the stage of its name counts as masks; the sum stays."""
+    model = tiny()
+
+    def run(timed: SEGIC) -> Timings:
+        start = time.perf_counter()
+        encoded = timed.encode(torch.zeros(1, 3, 56, 100, dtype=torch.uint8))[0]
+        time.sleep(0.05)
+        assert torch.equal(encoded.features, model.encode(torch.zeros(1, 3, 56, 100, dtype=torch.uint8))[0].features)
+        return Timings(backbone=time.perf_counter() - start, masks=1.0, frames=1)
+
+    timings = backbone_alone(model, run)
+    assert timings.backbone > 0
+    assert timings.masks > 1.05
 
 
 def test_limits() -> None:
