@@ -122,7 +122,9 @@ class DenseSteps:
         margins = []
         for number in range(1, n + 1):
             far = _margin(tokens, [self._given], number, self._matching.topk, None)
-            maps = [far, _margin(tokens, [*self._recent], number, self._matching.topk, near)]
+            shown = any(bool(example.present[number - 1]) for example in self._recent)
+            recent = _margin(tokens, [*self._recent], number, self._matching.topk, near)
+            maps = [far, recent if shown else torch.zeros_like(recent)]
             if self._matching.ridge:
                 maps.append(self._target_model().margins(tokens)[number - 1])
             margins.append(torch.stack(maps))

@@ -66,6 +66,8 @@ class ModelConfig:
     the given examples and the last recent frame, whatever its value.
     reappear: the score from which an object of a video that was lost is believed to be back, for models whose scores
     were trained; 0 believes at once.
+    drift: above 0, an object of a video has drifted off, and is not there, where what its mask covers looks by this
+    margin more like the examples' background than like anything that is followed (dense matching).
     """
 
     backbone: str = "dinov2-l"
@@ -78,6 +80,7 @@ class ModelConfig:
     detail: int = 0
     recent: int = 1
     reappear: float = 0.0
+    drift: float = 0.0
     instructions: InstructionConfig = field(default_factory=InstructionConfig)
 
     @property

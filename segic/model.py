@@ -68,11 +68,13 @@ class Prediction:
 
     logits:     (N, h4, w4) float32 over the canvas. scores: (N,), in 0..1 for models that were trained to say so.
     propagated: (N, h', w') float32, the propagated mask a over the canvas.
+    margins:    (N, P, h, w) float32, what that is the largest of, as in `dense_maps`; None without dense matching.
     """
 
     logits: Tensor
     scores: Tensor
     propagated: Tensor
+    margins: Tensor | None = None
 
 
 def owners(logits: Tensor) -> Tensor:
@@ -308,7 +310,8 @@ class SEGIC:
             )  # fmt: skip
             logits.append(out.logits[0])
             scores.append(out.scores[0])
-        return Prediction(torch.cat(logits).float(), torch.cat(scores).float(), best[0].float())
+        margins = propagated[0].float() if self.config.matching is not None else None
+        return Prediction(torch.cat(logits).float(), torch.cat(scores).float(), best[0].float(), margins)
 
     def prepare(self, examples: "Sequence[Example]", text: "TextEncoder | None" = None) -> "Prompt":
         """In-context examples, encoded once for any number of targets; see `segic.images.prepare_examples`."""

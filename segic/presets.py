@@ -43,6 +43,7 @@ PRESETS: Mapping[str, Preset] = {
                 detail=24,
                 recent=1,
                 reappear=0.4,
+                drift=0.1,
                 instructions=InstructionConfig(meta="constant"),
             ),
             "DINOv2 ViT-S/14 with dense matching; ships with the package",

@@ -76,13 +76,18 @@ def dense_maps(
     fovea: Fovea | None = None,
 ) -> Tensor:
     """(N, P, h, w) float32 propagated masks of N entities on a target's tokens (h * w, D), in this order: margins to
-    the examples; margins to recent frames, zero without any; margins of the examples' target models, where the model
-    has them. fovea: which of the target's tokens are not the same as others; those have the others' margins.
+    the examples; margins to recent frames, zero for who is in none of them; margins of the examples' target models,
+    where the model has them. fovea: which of the target's tokens are not the same as others; those have the others'
+    margins.
     """
     seen = None if fovea is None else fovea.seen
     own = target if seen is None else target[seen]
     from_given = margins_to(own, given, entities, matching)
-    from_recent = margins_to(own, recent, entities, matching, grid, seen) if recent else torch.zeros_like(from_given)
+    from_recent = torch.zeros_like(from_given)
+    if recent:
+        shown = torch.stack([by_entity(each.covers, each.entities, entities) for each in recent]).any(0)
+        # To who is not in them nothing is like, which would speak against it everywhere.
+        from_recent = margins_to(own, recent, entities, matching, grid, seen).masked_fill_(~shown[:, None], 0)
     maps = [from_given, from_recent]
     if matching.ridge:
         maps.append(target_margins(own, given, entities))

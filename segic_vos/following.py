@@ -11,14 +11,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segic.canvas import coverage
 from segic.carrying import SCALE
 from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.numbers import numbers
+from segic.ownership import claims
 from segic.propagation import Context, by_entity
 
 ABSENT = -10.0  # the logits of an object that is not there
-# What is larger than so many times its area of the last frame and so many tokens more must be certain.
+# What is larger than so many times its area and so many tokens more must be certain.
 GROWTH, GROWN = 2.0, 10.0
+EXAMPLES = slice(None, None, 2)  # of a prediction's margins: those to the examples and of their linear models
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,8 @@ def follow(
 ) -> Followed:
     """`followed`, N of the objects `ids`, on a frame after `recent`; all of `ids` are told apart."""
     prediction = model.predict(image, given, recent, entities=ids, meta=meta, video=True)
-    absent = _doubted(prediction, recent[-1], ids, model.config.reappear)
+    doubted = _doubted(prediction, recent[-1], given, ids, model.config.reappear)
+    absent = doubted | _drifted(prediction, model.config.drift)
     logits = by_entity(prediction.logits.masked_fill(absent[:, None, None], ABSENT), ids, followed)
     full = model.upsample(logits, image.canvas)
     return Followed(
@@ -64,15 +68,42 @@ def resolve(logits: Tensor, ids: Sequence[int]) -> Tensor:
     return numbers((0, *ids), logits.device).to(torch.int32)[owners(logits)]
 
 
-def _doubted(prediction: Prediction, last: Context, ids: Sequence[int], reappear: float) -> Tensor:
+def _doubted(
+    prediction: Prediction, last: Context, given: Sequence[Context], ids: Sequence[int], reappear: float
+) -> Tensor:
     """(N,) bool: which objects are much larger than in the last frame, or were not to be seen in it, and are not found
-    with enough certainty: where an object is hidden, something else is taken for it.
+    with enough certainty: where an object is hidden, something else is taken for it. One that comes back much larger
+    than the examples show it must be all the more certain.
 
     What is found in its place would teach the frames to come.
     """
     if not reappear or last.weights is None:
         return torch.zeros_like(prediction.scores, dtype=torch.bool)
-    known = by_entity(last.weights.sum(1), last.entities, ids)
     areas = (prediction.logits > 0).flatten(1).sum(1) / SCALE**2
-    larger = (areas > GROWTH * known + GROWN) | (known == 0)
-    return larger & (prediction.scores < reappear)
+    before = _areas(last, ids)
+    shown = torch.stack([_areas(example, ids) for example in given]).amax(0)
+    larger = areas > GROWTH * torch.where(before == 0, shown, before) + GROWN
+    score = torch.where(larger & (before == 0), (1 + reappear) / 2, reappear)
+    return (larger | (before == 0)) & (prediction.scores < score)
+
+
+def _areas(frame: Context, ids: Sequence[int]) -> Tensor:
+    """(N,) how many tokens' areas each object covers, 0 for those that the frame does not know."""
+    assert frame.weights is not None
+    return by_entity(frame.weights.sum(1), frame.entities, ids)
+
+
+def _drifted(prediction: Prediction, drift: float) -> Tensor:
+    """(N,) bool: whose masks cover what the given examples know as background: both its best matches among their tokens
+    and their linear models say so, by more than `drift` on average.
+
+    Masks hand on their errors from frame to frame: what was taken for an object once is matched with itself from then
+    on, with a good score. The given examples alone do not change with it. Who is like another object is not meant here.
+    """
+    if not drift or prediction.margins is None:
+        return torch.zeros_like(prediction.scores, dtype=torch.bool)
+    like_any = prediction.margins[:, EXAMPLES].amax(0).flatten(1)
+    height, width = prediction.margins.shape[-2:]
+    covered = coverage(claims(prediction.logits), (height, width)).flatten(1)
+    area = covered.sum(1, keepdim=True)
+    return ((covered @ like_any.T / area.clamp(min=1e-6)).amax(1) < -drift) & (area[:, 0] > 0)

@@ -211,12 +211,12 @@ def _instruct_dense(
     weights = [F.interpolate(masks.detach(), frames.grid, mode="area") for _, masks in shown]
     pooled = [mask_pool(frames.features[:, i], w) for (i, _), w in zip(shown, weights, strict=True)]
     visual = _instance_tokens(pooled[:1] if recent is not None and _again(example, recent) else pooled, weights)
-    maps = [
-        margins(frames, config, target, i, w, local=k > 0)
-        for k, ((i, _), w) in enumerate(zip(shown, weights, strict=True))
-    ]
+    maps = [margins(frames, config, target, example[0], weights[0], local=False)]
     if recent is None:
         maps.append(torch.zeros_like(maps[0]))
+    else:  # as `segic.propagation.dense_maps`, which says why
+        absent = weights[1].flatten(2).amax(-1)[..., None, None] == 0
+        maps.append(margins(frames, config, target, recent[0], weights[1], local=True).masked_fill(absent, 0))
     assert config.matching is not None
     carried = carried_masks(frames, config.matching.carry, target, recent, maps[0]) if config.matching.carry else None
     if config.matching.ridge:

@@ -60,6 +60,7 @@ class Model(Part):
     detail: int | None = Field(default=None, ge=0)
     recent: int | None = Field(default=None, ge=1)
     reappear: float | None = Field(default=None, ge=0, le=1)
+    drift: float | None = Field(default=None, ge=0, le=2)
     instructions: Instructions = Instructions()
 
     def config(self) -> ModelConfig:

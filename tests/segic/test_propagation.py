@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -94,3 +96,19 @@ def test_tokens_that_are_one_have_the_margins_of_its_first() -> None:
     found = dense_maps(target, GRID, [given], [last], [2, 1], matching, layout).flatten(2)
     torch.testing.assert_close(found, plain[..., layout.seen[layout.source]])
     assert not torch.allclose(found, plain)
+
+
+def test_recent_frames_say_nothing_of_who_is_not_in_them() -> None:
+    """Hidden in one of two frames, or in both, or not known there at all."""
+    target = context((1,), 1).matching
+    assert target is not None
+    given, older, last = (context((1, 2, 3), seed) for seed in (2, 3, 4))
+    seldom = replace(older, covers=torch.tensor([True, True, False]))
+    hidden = replace(last, covers=torch.tensor([True, False, False]))
+    matching = MatchingConfig(topk=2, radius=1)
+    plain = dense_maps(target, GRID, [given], [older, last], [1, 2, 3, 4], matching)
+    found = dense_maps(target, GRID, [given], [seldom, hidden], [1, 2, 3, 4], matching)
+    assert torch.equal(found[:, 0], plain[:, 0])
+    assert torch.equal(found[:2, 1], plain[:2, 1])
+    assert plain[2, 1].any()
+    assert not found[2:, 1].any()

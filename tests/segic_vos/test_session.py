@@ -258,8 +258,12 @@ def test_object_that_is_lost_from_sight(model):
     assert all(np.isfinite(score) for score in result.scores.values())
 
 
-@pytest.mark.parametrize(("score", "back"), [(0.3, False), (0.5, True)])
-def test_what_was_lost_is_back_from_a_score_on(score, back):
+@pytest.mark.parametrize(
+    ("tokens", "score", "back"),
+    [(6, 0.3, False), (6, 0.5, True), (22, 0.5, True), (23, 0.5, False), (23, 0.75, True)],
+    ids=["doubtful", "certain", "twice its example and 10 tokens", "much larger", "much larger, but certain"],
+)
+def test_what_was_lost_is_back_from_a_score_on(tokens, score, back):
     """One object is lost and one is not; the score that is asked for holds for the lost one alone."""
     model = build(replace(DENSE, reappear=0.4))
     session = VideoSession(model)
@@ -267,22 +271,52 @@ def test_what_was_lost_is_back_from_a_score_on(score, back):
     session.step(frames[0], two_blocks())
     predict = model.predict
 
-    def predicted(first, second, scores):
+    def predicted(first, second, area, scores):
         def made(target, *args, **kwargs):
             real = predict(target, *args, **kwargs)
-            logits = torch.stack([torch.full_like(real.logits[0], value) for value in (first, second)])
+            logits = torch.stack([torch.full_like(real.logits[0], value) for value in (first, -5.0)])
+            logits[1].view(-1)[: 16 * area] = second
             return replace(real, logits=logits, scores=torch.tensor(scores))
 
         return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "predict", predicted(5.0, -5.0, [0.9, 0.9]))
+        patch.setattr(model, "predict", predicted(5.0, -5.0, 0, [0.9, 0.9]))
         assert set(np.unique(session.step(frames[1]).labels)) == {1}
-        patch.setattr(model, "predict", predicted(1.0, 5.0, [0.1, score]))
+        patch.setattr(model, "predict", predicted(1.0, 5.0, tokens, [0.1, score]))
         result = session.step(frames[2])
-    assert set(np.unique(result.labels)) == {2 if back else 1}  # the first one was never lost and needs no score
+    assert set(np.unique(result.labels)) == ({1, 2} if back else {1})  # the first one was never lost and needs no score
     assert result.scores == pytest.approx({1: 0.1, 2: score})
-    assert session.state.recent[-1].present == ((False, True) if back else (True, False))
+    assert session.state.recent[-1].present == (True, back)
+
+
+@pytest.mark.parametrize(
+    ("examples", "linear", "recent", "there"),
+    [(-0.3, -0.3, 0.3, False), (0.0, -0.3, -0.3, True), (-0.3, 0.0, -0.3, True), (-0.05, -0.05, 0.0, True)],
+    ids=["by all of the example", "not by matches", "not by linear models", "hardly"],
+)
+@pytest.mark.parametrize("other", [-0.5, 0.3], ids=["nobody", "another object"])
+def test_an_object_that_covers_background_has_drifted_off(examples, linear, recent, there, other):
+    """By the given examples; what recent frames say was handed on. What is like another object is no background."""
+    model = build(replace(DENSE, drift=0.1))
+    session = VideoSession(model)
+    frames = clip(3)
+    session.step(frames[0], two_blocks())
+    predict = model.predict
+
+    def made(target, *args, **kwargs):
+        real = predict(target, *args, **kwargs)
+        logits = torch.full_like(real.logits, -5.0)
+        logits[0, :, :16], logits[1, :, -16:] = 5.0, 5.0
+        margins = torch.full_like(real.margins, -0.5)
+        for kind, value in enumerate((examples, recent, linear)):
+            margins[0, kind, :, :4], margins[1, kind, :, :4], margins[1, kind, :, -4:] = value, other, 0.3
+        return replace(real, logits=logits, scores=torch.tensor([0.9, 0.9]), margins=margins)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "predict", made)
+        session.step(frames[1])
+    assert session.state.recent[-1].present == (there or other > 0, True)
 
 
 @pytest.mark.parametrize(
