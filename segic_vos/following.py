@@ -17,6 +17,7 @@ from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.numbers import numbers
 from segic.ownership import claims
 from segic.propagation import Context, by_entity
+from segic_vos.fragments import left_behind
 
 ABSENT = -10.0  # the logits of an object that is not there
 # What is larger than so many times its area and so many tokens more must be certain.
@@ -51,9 +52,10 @@ def follow(
 ) -> Followed:
     """`followed`, N of the objects `ids`, on a frame after `recent`; all of `ids` are told apart."""
     prediction = model.predict(image, given, recent, entities=ids, meta=meta, video=True)
-    doubted = _doubted(prediction, recent[-1], given, ids, model.config.reappear)
-    absent = doubted | _drifted(prediction, model.config.drift)
-    logits = by_entity(prediction.logits.masked_fill(absent[:, None, None], ABSENT), ids, followed)
+    absent = _doubted(prediction, recent[-1], given, ids, model.config.reappear)[:, None, None]
+    if model.config.drift and prediction.margins is not None:
+        absent = absent | _drifted(claims(prediction.logits), prediction.margins, model.config.drift)
+    logits = by_entity(prediction.logits.masked_fill(absent, ABSENT), ids, followed)
     full = model.upsample(logits, image.canvas)
     return Followed(
         resolve(full, followed),
@@ -93,17 +95,17 @@ def _areas(frame: Context, ids: Sequence[int]) -> Tensor:
     return by_entity(frame.weights.sum(1), frame.entities, ids)
 
 
-def _drifted(prediction: Prediction, drift: float) -> Tensor:
-    """(N,) bool: whose masks cover what the given examples know as background: both its best matches among their tokens
-    and their linear models say so, by more than `drift` on average.
+def _drifted(masks: Tensor, margins: Tensor, drift: float) -> Tensor:
+    """(N, 4h, 4w) bool: all of the masks (N, 4h, 4w), bool, that cover what the given examples know as background: both
+    its best matches among their tokens and their linear models say so, by more than `drift` on average. Of the others
+    those parts, apart from the rest, of which they say so at all. margins: of the prediction.
 
     Masks hand on their errors from frame to frame: what was taken for an object once is matched with itself from then
     on, with a good score. The given examples alone do not change with it. Who is like another object is not meant here.
     """
-    if not drift or prediction.margins is None:
-        return torch.zeros_like(prediction.scores, dtype=torch.bool)
-    like_any = prediction.margins[:, EXAMPLES].amax(0).flatten(1)
-    height, width = prediction.margins.shape[-2:]
-    covered = coverage(claims(prediction.logits), (height, width)).flatten(1)
+    like_any = margins[:, EXAMPLES].amax(0)
+    covered = coverage(masks, (margins.shape[2], margins.shape[3])).flatten(1)
     area = covered.sum(1, keepdim=True)
-    return ((covered @ like_any.T / area.clamp(min=1e-6)).amax(1) < -drift) & (area[:, 0] > 0)
+    strayed = ((covered @ like_any.flatten(1).T / area.clamp(min=1e-6)).amax(1) < -drift) & (area[:, 0] > 0)
+    parts = left_behind(masks, like_any)
+    return strayed[:, None, None] | parts.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)

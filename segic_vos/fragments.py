@@ -1,0 +1,45 @@
+"""Parts of a mask that lie apart from the rest of it, and that stayed behind there.
+
+Where an object passes something, a piece of that is easily taken along in its mask. It is carried from frame to frame
+when the object has long gone on: apart from it by then, and, by the given examples, background.
+"""
+
+import torch
+from torch import Tensor
+
+from segic.carrying import SCALE
+
+PASSES = 8  # along rows and columns: parts that wind more often may count as several
+
+
+def left_behind(masks: Tensor, like_any: Tensor) -> Tensor:
+    """(N, h, w) bool: tokens of the masks (N, 4h, 4w), bool, in parts that are not the mask's largest and that are, on
+    average, background by each of `like_any`, (K, h, w): how much more a token is like anything that is followed.
+    """
+    n, h, w = len(masks), masks.shape[1] // SCALE, masks.shape[2] // SCALE
+    part = _parts(masks, h, w)
+    covered = masks.unflatten(2, (w, SCALE)).unflatten(1, (h, SCALE)).sum((2, 4)).flatten().float()
+
+    def total(values: Tensor) -> Tensor:
+        """(n * h * w,) -> the same: the sum over each token's part."""
+        return torch.zeros_like(values).scatter_add_(0, part, values)[part]
+
+    area = total(covered).view(n, -1)
+    apart = (area < area.amax(1, keepdim=True)) & (area > 0)
+    background = torch.stack([total(covered * one.flatten().repeat(n)) for one in like_any]).amax(0) < 0
+    return (apart & background.view(n, -1)).view(n, h, w)
+
+
+def _parts(masks: Tensor, h: int, w: int) -> Tensor:
+    """(n * h * w,) int64: a number that tokens share whose pixels are connected, over tokens' borders or within one."""
+    right = (masks[:, :, SCALE - 1 : -1 : SCALE] & masks[:, :, SCALE::SCALE]).unflatten(1, (h, SCALE)).any(2)
+    down = (masks[:, SCALE - 1 : -1 : SCALE] & masks[:, SCALE::SCALE]).unflatten(2, (w, SCALE)).any(3)
+    first = torch.ones_like(masks[:, :1, :1])
+    in_rows = torch.cat([first.expand(-1, h, 1), ~right], 2).flatten().cumsum(0) - 1
+    in_columns = torch.cat([first.expand(-1, w, 1), ~down.mT], 2).flatten().cumsum(0) - 1
+    runs = in_rows, in_columns.view(-1, w, h).mT.flatten()
+    part = torch.arange(len(in_rows), device=masks.device)
+    for _ in range(PASSES):
+        for run in runs:
+            part = torch.full_like(part, len(part)).scatter_reduce_(0, run, part, "amin")[run]
+    return part
