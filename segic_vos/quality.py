@@ -45,9 +45,9 @@ SIZES = (336, 392, 476, 560, 672)  # of foveated frames
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, 900, jf=88.2, crowd=59.0, speed=1.9),
-        "balanced": Setting(476, 2100, jf=89.5, crowd=66.5, speed=1.0),
-        "best": Setting(672, 4200, jf=89.5, crowd=66.5),
+        "fast": Setting(336, 900, jf=88.7, crowd=59.0, speed=1.9),
+        "balanced": Setting(476, 2100, jf=89.7, crowd=66.5, speed=1.0),
+        "best": Setting(672, 4200, jf=89.7, crowd=66.5),
     },
 }
 
