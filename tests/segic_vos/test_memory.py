@@ -43,14 +43,15 @@ def test_peak_is_the_same_for_a_longer_clip(tmp_path, fake_model, colour_session
         job = ClipJob(clip, str(tmp_path / "first.png"), out, rle=True, existing=existing)
         return run_clip(open_clip(job), fake_model, make_session=lambda *_: colour_session_type())
 
-    def peak(count):
+    def peak(count, attempt):
+        name = f"out{count}-{attempt}"
         if resumed:
-            follow(count)
-            (tmp_path / f"out{count}/overlay.mp4").unlink()  # so that there is something left to do
+            follow(count, name=name)
+            (tmp_path / name / "overlay.mp4").unlink()  # so that there is something left to do
         gc.collect()
         tracemalloc.start()
         try:
-            summary = follow(count, "resume" if resumed else "refuse")
+            summary = follow(count, "resume" if resumed else "refuse", name)
             assert summary.frames == count
             assert summary.resumed == (count if resumed else 0)
             return tracemalloc.get_traced_memory()[1]
@@ -58,7 +59,8 @@ def test_peak_is_the_same_for_a_longer_clip(tmp_path, fake_model, colour_session
             tracemalloc.stop()
 
     follow(SHORT, name="warm")  # what is imported and cached at first use is not counted
-    short, long = peak(SHORT), peak(LONG)
+    # The least of three, as queues may happen to be full in one of them.
+    short, long = (min(peak(count, attempt) for attempt in range(3)) for count in (SHORT, LONG))
     frame = HEIGHT * WIDTH * 3
-    # 120 frames more may cost a few frames' worth, for queues that happen to be full; not 120.
+    # 120 frames more may cost a few frames' worth, for queues that happen to be fuller; not 120.
     assert long - short < 12 * frame
