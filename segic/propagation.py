@@ -16,6 +16,7 @@ from segic.numbers import numbers
 from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
+OF_EXAMPLES = slice(None, None, 2)  # of the maps of `dense_maps`: margins to the examples, and of their target models
 PAIRS_AT_ONCE_CPU = 2**21  # on a CPU more would leave its caches before they are ranked
 
 

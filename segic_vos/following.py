@@ -16,13 +16,12 @@ from segic.carrying import SCALE
 from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.numbers import numbers
 from segic.ownership import claims
-from segic.propagation import Context, by_entity
+from segic.propagation import OF_EXAMPLES, Context, by_entity
 from segic_vos.fragments import left_behind
 
 ABSENT = -10.0  # the logits of an object that is not there
 # What is larger than so many times its area and so many tokens more must be certain.
 GROWTH, GROWN = 2.0, 10.0
-EXAMPLES = slice(None, None, 2)  # of a prediction's margins: those to the examples and of their linear models
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,10 @@ def _drifted(masks: Tensor, margins: Tensor, drift: float) -> Tensor:
     Masks hand on their errors from frame to frame: what was taken for an object once is matched with itself from then
     on, with a good score. The given examples alone do not change with it. Who is like another object is not meant here.
     """
-    like_any = margins[:, EXAMPLES].amax(0)
-    covered = coverage(masks, (margins.shape[2], margins.shape[3])).flatten(1)
-    area = covered.sum(1, keepdim=True)
-    strayed = ((covered @ like_any.flatten(1).T / area.clamp(min=1e-6)).amax(1) < -drift) & (area[:, 0] > 0)
-    parts = left_behind(masks, like_any)
+    like_any = margins[:, OF_EXAMPLES].amax(0)
+    covered = coverage(masks, (margins.shape[2], margins.shape[3]))
+    area = covered.flatten(1).sum(1, keepdim=True)
+    mean = covered.flatten(1) @ like_any.flatten(1).T / area.clamp(min=1e-6)
+    strayed = (mean.amax(1) < -drift) & (area[:, 0] > 0)
+    parts = left_behind(masks, covered, like_any)
     return strayed[:, None, None] | parts.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)

@@ -12,21 +12,21 @@ from segic.carrying import SCALE
 PASSES = 8  # along rows and columns: parts that wind more often may count as several
 
 
-def left_behind(masks: Tensor, like_any: Tensor) -> Tensor:
+def left_behind(masks: Tensor, covered: Tensor, like_any: Tensor) -> Tensor:
     """(N, h, w) bool: tokens of the masks (N, 4h, 4w), bool, in parts that are not the mask's largest and that are, on
     average, background by each of `like_any`, (K, h, w): how much more a token is like anything that is followed.
+    covered: (N, h, w) what the masks cover of the tokens.
     """
-    n, h, w = len(masks), masks.shape[1] // SCALE, masks.shape[2] // SCALE
-    part = _parts(masks, h, w)
-    covered = masks.unflatten(2, (w, SCALE)).unflatten(1, (h, SCALE)).sum((2, 4)).flatten().float()
+    n, h, w = covered.shape
+    part, share = _parts(masks, h, w), covered.flatten()
 
     def total(values: Tensor) -> Tensor:
         """(n * h * w,) -> the same: the sum over each token's part."""
         return torch.zeros_like(values).scatter_add_(0, part, values)[part]
 
-    area = total(covered).view(n, -1)
+    area = total(share).view(n, -1)
     apart = (area < area.amax(1, keepdim=True)) & (area > 0)
-    background = torch.stack([total(covered * one.flatten().repeat(n)) for one in like_any]).amax(0) < 0
+    background = torch.stack([total(share * one.flatten().repeat(n)) for one in like_any]).amax(0) < 0
     return (apart & background.view(n, -1)).view(n, h, w)
 
 

@@ -6,9 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segic_vos.fragments import left_behind
+from segic.canvas import coverage
+from segic_vos import fragments
 
 H, W = 6, 9
+
+
+def left_behind(masks: torch.Tensor, like_any: torch.Tensor) -> torch.Tensor:
+    return fragments.left_behind(masks, coverage(masks, (H, W)), like_any)
 
 
 def likeness(*boxes: tuple[slice, slice], value: float = -0.2) -> torch.Tensor:
