@@ -1,7 +1,8 @@
 """Parts of a mask that lie apart from the rest of it, and that stayed behind there.
 
 Where an object passes something, a piece of that is easily taken along in its mask. It is carried from frame to frame
-when the object has long gone on: apart from it by then, and, by the given examples, background.
+when the object has long gone on: apart from it by then, and, by the given examples, background. Of a small part their
+linear models know it better than their best matches do.
 """
 
 import torch
@@ -10,12 +11,14 @@ from torch import Tensor
 from segic.carrying import SCALE
 
 PASSES = 8  # along rows and columns: parts that wind more often may count as several
+SMALL = 0.15  # of the largest part's area: no more have small parts
 
 
 def left_behind(masks: Tensor, covered: Tensor, like_any: Tensor) -> Tensor:
     """(N, h, w) bool: tokens of the masks (N, 4h, 4w), bool, in parts that are not the mask's largest and that are, on
-    average, background by each of `like_any`, (K, h, w): how much more a token is like anything that is followed.
-    covered: (N, h, w) what the masks cover of the tokens.
+    average, background by each of `like_any`, or small and background by its last. like_any: (K, h, w) how much more a
+    token is like anything that is followed, in the order of `dense_maps`. covered: (N, h, w) what the masks cover of
+    the tokens.
     """
     n, h, w = covered.shape
     part, share = _parts(masks, h, w), covered.flatten()
@@ -25,9 +28,10 @@ def left_behind(masks: Tensor, covered: Tensor, like_any: Tensor) -> Tensor:
         return torch.zeros_like(values).scatter_add_(0, part, values)[part]
 
     area = total(share).view(n, -1)
-    apart = (area < area.amax(1, keepdim=True)) & (area > 0)
-    background = torch.stack([total(share * one.flatten().repeat(n)) for one in like_any]).amax(0) < 0
-    return (apart & background.view(n, -1)).view(n, h, w)
+    largest = area.amax(1, keepdim=True)
+    like = torch.stack([total(share * one.flatten().repeat(n)) for one in like_any]).view(-1, n, h * w)
+    background = (like.amax(0) < 0) | ((like[-1] < 0) & (area <= SMALL * largest))
+    return ((area > 0) & (area < largest) & background).view(n, h, w)
 
 
 def _parts(masks: Tensor, h: int, w: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,6 +57,15 @@ def test_the_largest_part_stays_whatever_it_looks_like() -> None:
 def test_every_kind_of_likeness_must_agree() -> None:
     both = torch.cat([likeness(SMALL_TOKENS), likeness()])
     assert not left_behind(mask(LARGE, SMALL), both).any()
+
+
+@pytest.mark.parametrize(("match", "linear", "left"), [(0.1, -0.01, True), (-0.01, 0.1, False), (0.1, 0.1, False)])
+def test_of_small_parts_the_linear_model_alone_decides(match: float, linear: float, left: bool) -> None:
+    tiny, tokens = (slice(16, 20), slice(24, 28)), (slice(4, 5), slice(6, 7))
+    both = torch.cat([likeness(tokens, value=match), likeness(tokens, value=linear)])
+    expected = torch.zeros(1, H, W, dtype=torch.bool)
+    expected[0][tokens] = left
+    assert torch.equal(left_behind(mask(LARGE, tiny), both), expected)
 
 
 def test_what_is_connected_by_pixels_is_one_part() -> None:
