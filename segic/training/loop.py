@@ -3,6 +3,7 @@
 import copy
 import math
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from segic.training.optimizer import Average, learning_rate, make_optimizer
 from segic.training.plan import StepPlan, Stream, generator, plan_step
 from segic.training.recipe import Recipe
 from segic.training.reports import Observer, StepReport, Validate
-from segic.training.run_folder import RunFolder, load_checkpoint, save_checkpoint
+from segic.training.run_folder import CANNOT_WRITE, RunFolder, load_checkpoint, save_checkpoint, write_state
 
 PATIENCE = 20  # steps in a row whose gradient is not finite, before the run is stopped
 
@@ -76,34 +77,64 @@ class Trainer:
         self.state = _State()
         self.indices = list(setup.processes.share(self.recipe.batch))
 
-    def resume(self) -> int:
-        """Loads the newest checkpoint that can be read, and returns the number of steps it has done.
+    def resume(self, note: Callable[[str], None] = lambda _: None) -> int:
+        """Loads the newest checkpoint that the first process can read, and returns the number of steps it has done.
+        note: told which newer ones could not be read.
 
         The data's order and every random number depend on the seed and the step alone (`segic.training.plan`), so the
         weights, the optimizer, the average and the step are all there is to a run. A run without any checkpoint starts
-        anew.
+        anew. Raises SegicError where there are some and none can be read, and UsageError for those of another model
+        or, since it would not be continued exactly, of another precision.
         """
-        for path in reversed(self.setup.run.checkpoints()):
-            try:
-                saved = load_checkpoint(path, self.setup.device)
-            except SegicError:
-                continue
-            try:
-                self.decoder.load_state_dict(saved["decoder"])
-            except RuntimeError as error:
-                raise UsageError(
-                    f"{path} is of another model than its recipe describes now, since the preset has changed; resume "
-                    f"with the version of segic that started it ({error})"
-                ) from error
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.scaler.load_state_dict(saved["scaler"])
-            for key, value in saved["average"].items():
-                self.average.tensors[key].copy_(value)
-            self.state = _State(saved["step"], saved["seconds"], saved["best"])
-            break
+        first = self.setup.processes.first
+        found = self._newest(note) if first else None
+        # All go on from the same one: what another process finds newest in a shared folder may be another.
+        name = self.setup.processes.gather(found[0].name if found else None)[0]
+        if name is not None:
+            path = self.setup.run.path / "checkpoints" / name
+            self._continue(path, found[1] if found else load_checkpoint(path, self.setup.device))
         if self.setup.run.best.is_file():  # may be newer: a step's checkpoint is written before its validation
             self.state.best = load_checkpoint(self.setup.run.best)["best"]
         return self.state.step
+
+    def _newest(self, note: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+        """The newest checkpoint that can be read; None where there is none at all."""
+        run, unread = self.setup.run, []
+        for path in reversed(run.checkpoints()):
+            try:
+                saved = load_checkpoint(path, self.setup.device)
+            except SegicError as error:
+                unread.append(str(error))
+                continue
+            for reason in unread:
+                note(f"going on from {path.name}: {reason}")
+            return path, saved
+        if unread:
+            left = f"{run.best} may have weights to start another run from, with --init" if run.best.is_file() else ""
+            raise SegicError("; ".join([f"no checkpoint of {run.path} can be read", *unread, *filter(None, [left])]))
+        return None
+
+    def _continue(self, path: Path, saved: Mapping[str, Any]) -> None:
+        """Takes everything from a checkpoint, read from `path`."""
+        precision = saved.get("precision", str(self.precision))
+        if precision != str(self.precision):
+            raise UsageError(
+                f"{path} was trained in {precision}, this device would go on in {self.precision}; resume on a device "
+                "such as the first one, or start a run with a precision that both have"
+            )
+        try:
+            self.decoder.load_state_dict(saved["decoder"])
+        except RuntimeError as error:
+            raise UsageError(
+                f"{path} is of another model than its recipe describes now, since the preset has changed; resume "
+                f"with the version of segic that started it ({error})"
+            ) from error
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
+        for key, value in saved["average"].items():
+            self.average.tensors[key].copy_(value)
+        self.state = _State(saved["step"], saved["seconds"], saved["best"])
 
     def fit(self) -> None:
         """Trains to the recipe's last step.
@@ -178,12 +209,16 @@ class Trainer:
         broken = setup.processes.sum_((~figures[:1].isfinite()).float()).item()
         if broken:
             step = plan.step + 1  # as the log and the bar count
-            path = setup.run.path / f"failed-step-{step:08d}-{setup.processes.rank}.pt"
             where = f"the last checkpoint is {next(reversed(setup.run.checkpoints()), 'none')}"
             what = "Another process has saved its batch"
             if not figures[0].isfinite():
-                save_batch(setup.run, path, groups, step)
-                what = f"Its batch is saved as {path}"
+                path = setup.run.path / f"failed-step-{step:08d}-{setup.processes.rank}.pt"
+                try:
+                    save_batch(path, groups, step)
+                    what = f"Its batch is saved as {path}"
+                except CANNOT_WRITE as error:
+                    what = f"Its batch could not be saved as {path} ({error})"
+            setup.processes.wait()  # torchrun ends all processes when the first one fails
             raise SegicError(
                 f"the loss of step {step} is not finite. {what}; {where}. Look for broken masks in it, lower "
                 "optimizer.lr, or set precision to float32"
@@ -219,6 +254,7 @@ class Trainer:
             "average": self.average.tensors,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "precision": str(self.precision),
         }
 
     def _validated(self) -> bool:
@@ -251,8 +287,8 @@ def averaged(decoder: Decoder, average: Average) -> Decoder:
     return out.eval().requires_grad_(False)
 
 
-def save_batch(run: RunFolder, path: Path, groups: list[Group], step: int) -> None:
-    """All tensors and file names of a step, to find out what was wrong with it."""
+def save_batch(path: Path, groups: list[Group], step: int) -> None:
+    """All tensors and file names of a step, to find out what was wrong with it. Raises one of CANNOT_WRITE."""
     content = [
         {
             "features": g.batch.features, "pixels": g.batch.pixels, "masks": g.batch.masks, "meta": g.meta,
@@ -260,7 +296,7 @@ def save_batch(run: RunFolder, path: Path, groups: list[Group], step: int) -> No
         }
         for g in groups
     ]  # fmt: skip
-    save_checkpoint(run, path, {"step": step, "groups": content})
+    write_state(path, {"step": step, "groups": content})
 
 
 def most_memory(device: torch.device) -> int:

@@ -15,6 +15,7 @@ from segic.files import whole
 from segic.training.recipe_file import difference, parse_recipe
 
 KEEP = 2  # newest checkpoints; the best one is kept beside them
+CANNOT_WRITE = (OSError, RuntimeError)  # what torch raises for a full disk, among others
 
 
 @dataclass(frozen=True)
@@ -151,17 +152,23 @@ def save_checkpoint(run: RunFolder, path: Path, state: Mapping[str, Any]) -> Non
     Raises SegicError when it cannot be written (a full disk); every earlier checkpoint is still there then.
     """
     try:
-        with whole(path) as part, part.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:
+        write_state(path, state)
+    except CANNOT_WRITE as error:
         newest = next(reversed(run.checkpoints()), None)
         left = f"the last one is {newest}; make room and go on with --resume" if newest else "there is no earlier one"
         raise SegicError(f"the checkpoint {path} cannot be written: {error}; {left}") from error
     for old in (*run.checkpoints()[:-KEEP], *path.parent.glob(".*.part")):
-        with suppress(OSError):
-            old.unlink()
+        if old != path:  # a run that goes on from an earlier checkpoint has later ones
+            with suppress(OSError):
+                old.unlink()
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> None:
+    """A file for `load_checkpoint`, whole or not at all. Raises one of CANNOT_WRITE."""
+    with whole(path) as part, part.open("wb") as file:
+        torch.save(dict(state), file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

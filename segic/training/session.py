@@ -131,7 +131,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
         request.workers, journal, validate,
     )  # fmt: skip
     trainer = Trainer(setup)
-    start = trainer.resume() if request.resume else 0
+    start = trainer.resume(hooks.note) if request.resume else 0
     if processes.first:
         run.append("resume" if request.resume else "start", {
             "step": start, "notes": notes, "init": init.name if init else None,

@@ -32,6 +32,9 @@ def backbone(config):
     for p in out.parameters():
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=0.1)
+    if "nan" in sys.argv:
+        forward = out.forward
+        out.forward = lambda *given: forward(*given) * float("nan")
     return out
 
 drawn = []
@@ -59,19 +62,12 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-@pytest.mark.usefixtures("folder_data")
-def test_two_processes_agree_and_share_the_batch(
-    tmp_path: Path, make_recipe: Callable[..., Recipe], fit: Callable[..., RunFolder]
-) -> None:
-    recipe = make_recipe(schedule__steps=2, episode__reversion=0.5)
-    for number in range(6):
-        (tmp_path / "data" / "images" / f"{number}.png").write_bytes(b"no picture")
-    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
-    (tmp_path / "program.py").write_text(_PROGRAM)
+def in_two_processes(folder: Path, *arguments: str) -> tuple[list[int], list[str]]:
+    """Exit statuses and standard errors of the program in `folder`."""
     port = str(free_port())
     runs = [
         subprocess.Popen(
-            [sys.executable, str(tmp_path / "program.py"), str(tmp_path)],
+            [sys.executable, str(folder / "program.py"), str(folder), *arguments],
             env={
                 **os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_PORT": port,
                 "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
@@ -82,7 +78,20 @@ def test_two_processes_agree_and_share_the_batch(
         for rank in range(2)
     ]  # fmt: skip
     errors = [run.communicate(timeout=300)[1] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], errors
+    return [run.returncode for run in runs], errors
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_two_processes_agree_and_share_the_batch(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], fit: Callable[..., RunFolder]
+) -> None:
+    recipe = make_recipe(schedule__steps=2, episode__reversion=0.5)
+    for number in range(6):
+        (tmp_path / "data" / "images" / f"{number}.png").write_bytes(b"no picture")
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    status, errors = in_two_processes(tmp_path)
+    assert status == [0, 0], errors
     a, b = (torch.load(tmp_path / f"weights-{rank}.pt", weights_only=True) for rank in range(2))
     assert all(torch.equal(a[key], b[key]) for key in a)
     drawn = [(tmp_path / f"drawn-{rank}.json").read_text() for rank in range(2)]
@@ -97,3 +106,16 @@ def test_two_processes_agree_and_share_the_batch(
     assert worst < 2 * recipe.optimizer.lr
     moved = max((a[key] - alone[key]).abs().mean().item() for key in a)
     assert moved < 0.1 * recipe.optimizer.lr
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_both_processes_save_their_batches_of_a_loss_that_is_not_finite(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    (tmp_path / "recipe.json").write_text(make_recipe(schedule__steps=2).model_dump_json())
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    status, errors = in_two_processes(tmp_path, "nan")
+    assert status == [1, 1]
+    for rank, error in enumerate(errors):
+        assert f"loss of step 1 is not finite. Its batch is saved as {tmp_path}/run/failed-step-00000001-{rank}.pt" in error
+        assert load_checkpoint(tmp_path / "run" / f"failed-step-00000001-{rank}.pt")["step"] == 1

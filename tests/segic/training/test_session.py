@@ -22,7 +22,7 @@ from segic.training.features import CachedScene, write_scene
 from segic.training.feeds import CachedFeed, index_cache, load_cached
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import load_recipe
-from segic.training.run_folder import RunFolder, load_checkpoint
+from segic.training.run_folder import RunFolder, load_checkpoint, save_checkpoint
 from segic.training.session import Hooks, OpenBackbone, Request, load_initial, seed_everything, train
 
 Fit = Callable[..., RunFolder]
@@ -78,12 +78,44 @@ def test_resume_is_exact(fit: Fit, make_recipe: Callable[..., Recipe], monkeypat
 
 
 @pytest.mark.usefixtures("folder_data")
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    fit: Fit, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
     recipe = make_recipe(checkpoint_every=2)
     run = fit(recipe=recipe)
     before = weights(run)
     run.checkpoint(4).write_bytes(b"half a file")
-    assert same(before, weights(fit(recipe=recipe, resume=True)))
+    notes: list[str] = []
+    hooks = Hooks(backbone=open_backbone, note=notes.append)
+    assert same(before, weights(fit(recipe=recipe, resume=True, hooks=hooks)))
+    assert any("going on from step-00000002.pt" in note and "step-00000004.pt is damaged" in note for note in notes)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_run_none_of_whose_checkpoints_can_be_read_is_not_begun_anew(
+    fit: Fit, make_recipe: Callable[..., Recipe]
+) -> None:
+    recipe = make_recipe(checkpoint_every=2)
+    run = fit(recipe=recipe)
+    for path in run.checkpoints():
+        path.write_bytes(b"half a file")
+    with pytest.raises(SegicError, match=r"no checkpoint of .* can be read; .*00000004\.pt is damaged.*00000002\.pt"):
+        fit(recipe=recipe, resume=True)
+    assert len(run.checkpoints()) == 2
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_run_goes_on_in_its_own_precision_only(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
+    """As with "auto", on a device that has another one."""
+    recipe = make_recipe(checkpoint_every=2)
+    run = fit(recipe=recipe)
+    newest = run.checkpoints()[-1]
+    state = load_checkpoint(newest)
+    save_checkpoint(run, newest, {**state, "precision": "torch.float16"})
+    with pytest.raises(UsageError, match=r"trained in torch\.float16, this device would go on in"):
+        fit(recipe=recipe, resume=True)
+    save_checkpoint(run, newest, {key: value for key, value in state.items() if key != "precision"})
+    fit(recipe=recipe, resume=True)  # of a version that did not note it
 
 
 @pytest.mark.usefixtures("folder_data")
@@ -218,6 +250,23 @@ def test_a_loss_that_is_not_finite_stops_with_the_batch_saved(
     assert not saved["groups"][0]["features"].isfinite().all()
     assert saved["groups"][0]["names"][0][0].endswith(".png")
     assert run.checkpoint(2).is_file()  # what was learnt before is there
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_loss_that_is_not_finite_is_told_though_the_disk_is_full(
+    fit: Fit, open_backbone: OpenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(config: ModelConfig) -> object:
+        backbone = open_backbone(config)
+        backbone.forward = lambda pixels, valid=None: torch.full((len(pixels), 32, 4, 4), float("nan"))  # type: ignore[method-assign]
+        return backbone
+
+    def full(_state: object, _file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(SegicError, match=r"loss of step 1 is not finite.*could not be saved.*No space left"):
+        fit(hooks=Hooks(backbone=broken))  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("folder_data")
