@@ -32,7 +32,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where its last checkpoint was.")
 @click.option("--init", type=_PATH, help="Start from the weights of this checkpoint or .safetensors file.")
 @click.option("--davis", type=_PATH, help="Videos in DAVIS's layout, scored at validations. Never trained on.")
-@click.option("--cache", type=_PATH, help="Folder of cached features.  [default: DATA/features]")
+@click.option("--cache", type=_PATH, help="Folder of cached features of this data.  [default: DATA/features]")
 @click.option("--backbone-weights", type=_PATH, help="A local file with the backbone's weights.")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--workers", type=click.IntRange(min=1), default=4, show_default=True, help="Threads that make samples.")
@@ -52,7 +52,8 @@ def train(
     """Train the decoder from a recipe; the backbone stays frozen.
 
     With --resume, --recipe can be left out: the run knows its own. Under torchrun the batch is split among its
-    processes: torchrun --no-python --nproc-per-node 8 segic train --recipe paper-l ...
+    processes: torchrun --no-python --nproc-per-node 8 segic train --recipe paper-l ... On several hosts, --out and
+    --cache must be folders that all of them see.
     """
     from segic.training.recipe_file import load_recipe, recipe_names, recipe_text
 

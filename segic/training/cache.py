@@ -27,16 +27,23 @@ SKIPPED = "skipped.jsonl"
 NUMBER = {"cached", "cache_seed"}  # of a data set: how many samples there are, which says nothing of any of them
 
 
-def cache_name(sets: dict[str, DataSet], data: Data, seed: int, backbone: str, layers: tuple[int, ...]) -> str:
-    """A folder name that differs where the cached samples would."""
+def cache_name(
+    sets: dict[str, DataSet], data: Data, seed: int, backbone: str, layers: tuple[int, ...], weights: str = ""
+) -> str:
+    """A folder name that differs where the cached samples would. weights: sha256 of the backbone's, where they are not
+    the registered ones.
+    """
     drawn = {name: one.model_dump(exclude=NUMBER) for name, one in sets.items() if one.weight > 0}
     how = {"size": data.size, "entities": data.entities, "least": data.least_area, "seed": seed, "layers": list(layers)}
+    if weights:
+        how["weights"] = weights
     text = json.dumps([drawn, how, data.scenes.model_dump(), data.augmentation.model_dump()], sort_keys=True)
     return f"{backbone}-{data.size}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def fill_cache(
     folder: Path,
+    sets: dict[str, DataSet],
     sources: Sequence[tuple[Source, float]],
     feed: LiveFeed,
     backbone: Backbone,
@@ -85,8 +92,8 @@ def fill_cache(
                 left_out=lambda error: skip(error.file, error.reason),
             )
         else:
-            sets = {name: one.model_dump(exclude=NUMBER) for name, one in data.sets.items()}
-            claim(folder, {"seed": seed, "size": data.size, "width": backbone.width, "sets": sets})
+            drawn_from = {name: one.model_dump(exclude=NUMBER) for name, one in sets.items()}
+            claim(folder, {"seed": seed, "size": data.size, "width": backbone.width, "sets": drawn_from})
             for index in mine:
                 drawn = feed.draw_from(lambda attempt, index=index: np.random.default_rng([seed, index, attempt]))
                 assert drawn.sample is not None

@@ -36,7 +36,8 @@ class Drawn:
     """One sample of a step, in main memory.
 
     sample: pictures and masks, whose features are still to be computed; or, from the cache, features (F, C, h, w)
-    float16, pixels (F, 3, 8h, 8w) uint8 and masks (F, N, 4h, 4w) float32 with `sample` None.
+    float16, pixels (F, 3, 8h, 8w) uint8 and masks (F, N, 4h, 4w) float32, or of the pictures' size for the paper's
+    models, with `sample` None.
     prompts: the N texts. negatives: whether the entities are each other's negatives. name: what it is, for messages.
     """
 
@@ -150,13 +151,14 @@ class CachedFeed:
     def __init__(self, recipe: Recipe, index: CachedIndex):
         self.recipe = recipe
         self.index = index
+        self._whole = recipe.model.config().matching is None
 
     def draw(self, step: int, index: int) -> Drawn:
         """See `Feed`."""
         plan = plan_step(self.recipe, step)
         chosen, entities = self._pick(step, plan.chain, plan.entities)
         rng = generator(self.recipe.seed, Stream.SAMPLE, step, index)
-        drawn = load_cached(self.index.paths[chosen[index]], entities, rng, flip=plan.flip)
+        drawn = load_cached(self.index.paths[chosen[index]], entities, rng, flip=plan.flip, whole=self._whole)
         negatives = bool(rng.random() < self.recipe.episode.negatives)
         with_text = rng.random() < self.recipe.episode.text
         words = self.recipe.episode.instance_text if with_text else ""
@@ -179,8 +181,11 @@ def _broken(path: Path, error: Exception) -> SegicError:
     return SegicError(f"the cached sample {path} is broken ({error}); delete it, and it is made again")
 
 
-def load_cached(path: Path, entities: int | None, rng: np.random.Generator, *, flip: bool) -> Drawn:
-    """A cached sample with `entities` of its entities (None: all) in random order. flip: mirrored.
+def load_cached(
+    path: Path, entities: int | None, rng: np.random.Generator, *, flip: bool, whole: bool = False
+) -> Drawn:
+    """A cached sample with `entities` of its entities (None: all) in random order. flip: mirrored. whole: with masks of
+    the pictures' size, as the paper's models want them.
 
     Raises SegicError for a file that cannot be read.
     """
@@ -193,7 +198,7 @@ def load_cached(path: Path, entities: int | None, rng: np.random.Generator, *, f
     ids = rng.permutation(visible)[:entities]
     h, w = scene.features.shape[-2:]
     stacked = torch.stack([(labels == int(i)).float() for i in ids], 1)
-    masks = F.interpolate(stacked, (4 * h, 4 * w), mode="area").numpy()
+    masks = (stacked if whole else F.interpolate(stacked, (4 * h, 4 * w), mode="area")).numpy()
     features, pixels = scene.features, scene.pixels
     if flip:
         features, pixels, masks = (np.ascontiguousarray(a[..., ::-1]) for a in (features, pixels, masks))

@@ -53,7 +53,7 @@ def _group(
     members: Sequence[Drawn], config: ModelConfig, backbone: Backbone | None, device: torch.device, texts: Texts
 ) -> Group:
     first = members[0]
-    batch = _cached(members, device) if first.sample is None else _live(members, config, backbone, device)
+    batch = _cached(members, config, device) if first.sample is None else _live(members, config, backbone, device)
     meta = None
     if config.instructions.meta == "text":
         meta = torch.stack([torch.stack([texts[p] for p in one.prompts]) for one in members]).to(device)
@@ -61,11 +61,13 @@ def _group(
     return Group(batch, meta, first.has_recent, first.negatives, kinds, names)
 
 
-def _cached(members: Sequence[Drawn], device: torch.device) -> Batch:
+def _cached(members: Sequence[Drawn], config: ModelConfig, device: torch.device) -> Batch:
     def stacked(name: str) -> Tensor:
         return torch.from_numpy(np.stack([getattr(one, name) for one in members])).to(device).float()
 
-    return Batch(stacked("features"), stacked("pixels"), stacked("masks"))
+    masks = stacked("masks")
+    canvas = (masks.shape[-2], masks.shape[-1]) if config.matching is None else None
+    return Batch(stacked("features"), stacked("pixels"), masks, canvas)
 
 
 def _live(members: Sequence[Drawn], config: ModelConfig, backbone: Backbone | None, device: torch.device) -> Batch:

@@ -13,16 +13,34 @@ import torch
 from segic.errors import SegicError, UsageError
 from segic.files import whole
 from segic.training.recipe_file import difference, parse_recipe
+from segic.weights import file_sha256
 
 KEEP = 2  # newest checkpoints; the best one is kept beside them
 CANNOT_WRITE = (OSError, RuntimeError)  # what torch raises for a full disk, among others
 
 
 @dataclass(frozen=True)
+class OwnFile:
+    """A file of the user's, and its sha256."""
+
+    path: Path
+    sha256: str
+
+    @classmethod
+    def at(cls, path: Path) -> "OwnFile":
+        """The file as it is now. UsageError where it cannot be read."""
+        try:
+            return cls(path.resolve(), file_sha256(path))
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """The paths of a run.
 
-    recipe.json: the resolved recipe. init.json: the file of its first weights, if any. log.jsonl: a line an event.
+    recipe.json: the resolved recipe. init.json: the file of its first weights, if any. backbone.json: that of the
+    backbone's, if it is the user's own. log.jsonl: a line an event.
     checkpoints/step-00000500.pt and best.pt.
     predictions/: a picture a validation. skipped.jsonl: files that could not be used.
     """
@@ -50,6 +68,10 @@ class RunFolder:
         return self.path / "init.json"
 
     @property
+    def _backbone(self) -> Path:
+        return self.path / "backbone.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.pt"
 
@@ -67,8 +89,10 @@ class RunFolder:
             what = "holds a run; go on with --resume" if self.recipe.is_file() else "is not empty"
             raise UsageError(f"{self.path} {what}, or give another folder with --out")
 
-    def create(self, recipe: Mapping[str, Any], init: Path | None = None) -> None:
-        """A new run, which starts from the weights `init`. UsageError when the folder holds something already."""
+    def create(self, recipe: Mapping[str, Any], init: Path | None = None, backbone: OwnFile | None = None) -> None:
+        """A new run, which starts from the weights `init`, with a backbone's own. UsageError when the folder holds
+        something already.
+        """
         self.refuse_existing()
         try:
             (self.path / "checkpoints").mkdir(parents=True)
@@ -76,6 +100,8 @@ class RunFolder:
             raise UsageError(f"the run folder {self.path} cannot be made: {error}") from error
         if init is not None:
             write_text(self._init, json.dumps(str(init.resolve())) + "\n")
+        if backbone is not None:
+            write_text(self._backbone, json.dumps({"path": str(backbone.path), "sha256": backbone.sha256}) + "\n")
         write_text(self.recipe, json.dumps(recipe, indent=2) + "\n")
 
     def started_from(self) -> Path | None:
@@ -83,6 +109,13 @@ class RunFolder:
         if self.checkpoints() or not self._init.is_file():
             return None
         return Path(json.loads(self._init.read_text(encoding="utf-8")))
+
+    def backbone(self) -> OwnFile | None:
+        """The user's own weights of the backbone that the run was started with; None for the registered ones."""
+        if not self._backbone.is_file():
+            return None
+        values = json.loads(self._backbone.read_text(encoding="utf-8"))
+        return OwnFile(Path(values["path"]), values["sha256"])
 
     def resume(self, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
         """The recipe that the run was started with. UsageError when there is none or `recipe` differs, showing how."""

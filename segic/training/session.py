@@ -23,7 +23,7 @@ from segic.training.journal import Journal, circumstances
 from segic.training.loop import Setup, Trainer
 from segic.training.plan import Stream, generator
 from segic.training.recipe import DataSet, Recipe
-from segic.training.run_folder import RunFolder, append_line, load_checkpoint
+from segic.training.run_folder import OwnFile, RunFolder, append_line, load_checkpoint
 from segic.training.sources import Source, open_sources
 from segic.training.texts import encode_texts
 from segic.training.validation import Episodes
@@ -39,8 +39,8 @@ class Request:
     """What the command line, or a Python user, asks for.
 
     data: root of the data sets. out: the run's folder. resume: go on with it. device, workers: where and how fast; no
-    result depends on the workers. cache: folder for cached features, by default data/features. backbone_weights: a
-    local file. init: a decoder's weights to start from, a checkpoint or safetensors file.
+    result depends on the workers. cache: folder for cached features, by default data/features; of one data root.
+    backbone_weights: a local file, which a resume need not name again. init: a decoder's weights to start from, a checkpoint or safetensors file.
     """
 
     recipe: Recipe
@@ -99,21 +99,22 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     config = recipe.model.config()
     texts = encode_texts(recipe, config, [*sources, *held_out], hooks.text)
     seed_everything(recipe)
-    backbone = (hooks.backbone or _opener(request.backbone_weights))(config)
+    own = _own_backbone(request, run)
+    backbone = (hooks.backbone or _opener(own.path if own else None))(config)
     backbone = backbone.to(device=device, dtype=choose_dtype("auto", device))
     decoder = Decoder(config, backbone.width, backbone.width)
     if init is not None:
         load_initial(decoder, init)
     # After what may be refused, before any long work, and before another process can look for it.
     if not request.resume and processes.first:
-        run.create(recipe.as_dict(), init)
+        run.create(recipe.as_dict(), init, own)
     processes.wait()
     notes = [f"{source.name}: {note}" for source, _ in sources for note in source.notes]
     notes += [f"held-out {source.name}: {note}" for source, _ in held_out for note in source.notes]
     if processes.first:
         for note in notes:
             hooks.note(note)
-    opening = _Opening(request, hooks, processes, backbone, config)
+    opening = _Opening(request, hooks, processes, backbone, config, own.sha256 if own else "")
     feed = opening.feed(sources)
     episodes = opening.episodes(held_out, device, texts) if held_out else None
     for note in opening.left_out:
@@ -158,7 +159,8 @@ def _samples(
         if isinstance(feed, CachedFeed):
             paths = feed.index.paths
             rng = generator(recipe.seed, Stream.SAMPLE, index)
-            drawn = load_cached(paths[index * len(paths) // count], None, rng, flip=False)
+            path = paths[index * len(paths) // count]
+            drawn = load_cached(path, None, rng, flip=False, whole=config.matching is None)
         else:
             drawn = feed.draw(*divmod(index, recipe.batch))
         (group,) = make_groups([drawn], config, backbone, device, texts)
@@ -167,13 +169,16 @@ def _samples(
 
 @dataclass(frozen=True)
 class _Opening:
-    """Makes feeds, cached or not. left_out: of the caches, in words."""
+    """Makes feeds, cached or not. weights: sha256 of the backbone's file where that is the user's, else "". left_out:
+    of the caches, in words.
+    """
 
     request: Request
     hooks: Hooks
     processes: Processes
     backbone: Backbone
     config: ModelConfig
+    weights: str = ""
     left_out: list[str] = field(default_factory=list)
 
     def feed(self, sources: list[tuple[Source, float]]) -> Feed:
@@ -201,9 +206,9 @@ class _Opening:
     ) -> list[Path]:  # fmt: skip
         data = self.request.recipe.data
         root = self.request.cache or self.request.data / "features"
-        folder = root / cache_name(sets, data, seed, self.config.backbone, self.config.layers)
+        folder = root / cache_name(sets, data, seed, self.config.backbone, self.config.layers, self.weights)
         progress = self.hooks.progress(what) if self.processes.first else None
-        paths = fill_cache(folder, sources, live, self.backbone, data, count, seed, self.processes, progress)
+        paths = fill_cache(folder, sets, sources, live, self.backbone, data, count, seed, self.processes, progress)
         self.left_out.extend(left_out(paths))
         return paths
 
@@ -239,6 +244,23 @@ class _Validation:
 
     def _now(self, step: int, every: int) -> bool:
         return step == self.recipe.steps or (every > 0 and step % every == 0)
+
+
+def _own_backbone(request: Request, run: RunFolder) -> OwnFile | None:
+    """The backbone's weights that the user names, or that the run to be continued was started with; None for the
+    registered ones. UsageError for a resume with others.
+    """
+    given = OwnFile.at(request.backbone_weights) if request.backbone_weights is not None else None
+    if not request.resume:
+        return given
+    before = run.backbone()
+    if before is not None and given is None:
+        given = OwnFile.at(before.path)
+    if (before.sha256 if before else "") != (given.sha256 if given else ""):
+        was = f"{before.path} (sha256 {before.sha256})" if before else "the registered ones, without --backbone-weights"
+        now = f"{given.path} (sha256 {given.sha256})" if given else "the registered ones"
+        raise UsageError(f"{run.path} was started with other weights of the backbone, {was}, than {now}; give the same")
+    return given
 
 
 def _opener(weights: Path | None) -> OpenBackbone:

@@ -66,7 +66,8 @@ class Episodes:
         """Sample `index`, always the same one."""
         how = self.recipe.validation
         if self.cached:
-            return load_cached(self.cached[index], ENTITIES, generator(how.seed, Stream.VALIDATION, index), flip=False)
+            rng, whole = generator(how.seed, Stream.VALIDATION, index), self.config.matching is None
+            return load_cached(self.cached[index], ENTITIES, rng, flip=False, whole=whole)
         assert self.feed is not None
         return self.feed.draw_from(lambda attempt: generator(how.seed, Stream.VALIDATION, index, attempt))
 

@@ -172,6 +172,56 @@ def test_pairs_can_be_cached_too(fit: Fit, tmp_path: Path) -> None:
     assert load_checkpoint(run.checkpoints()[-1])["step"] == 4
 
 
+@pytest.mark.usefixtures("folder_data")
+def test_a_cache_does_not_depend_on_other_data_sets(fit: Fit, tmp_path: Path) -> None:
+    one = {"kind": "instance", "layout": "folder", "path": "."}
+    held_out = {"every": 1, "samples": 2, "sets": {"held": one}}
+    alone, _ = (
+        fit(f"run{weight}", schedule__steps=1, data__cached=2, validation=held_out, data__sets={"one": {**one, "weight": weight}})
+        for weight in (1.0, 2.0)
+    )  # fmt: skip
+    assert len(list((tmp_path / "data" / "features").iterdir())) == 3  # of training's one each, and one held-out
+    assert alone.best.is_file()
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_the_backbones_own_weights_belong_to_the_run(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
+    weights, recipe = tmp_path / "mine.safetensors", make_recipe(data__cached=2, checkpoint_every=2)
+    weights.write_bytes(b"one")
+    request = Request(recipe, tmp_path / "data", tmp_path / "run", device="cpu", quiet=True)
+    hooks = Hooks(backbone=open_backbone)
+    train(replace(request, backbone_weights=weights), hooks)
+    train(replace(request, out=tmp_path / "registered"), hooks)
+    assert len(list((tmp_path / "data" / "features").iterdir())) == 2  # features are not shared
+    train(replace(request, resume=True), hooks)
+    with pytest.raises(UsageError, match=r"registered was started with other weights of the backbone, the registered"):
+        train(replace(request, resume=True, out=tmp_path / "registered", backbone_weights=weights), hooks)
+    weights.write_bytes(b"two")
+    with pytest.raises(UsageError, match=r"run was started with other weights of the backbone, .*mine\.safetensors"):
+        train(replace(request, resume=True), hooks)
+    weights.unlink()
+    with pytest.raises(UsageError, match=r"mine\.safetensors cannot be read: No such file"):
+        train(replace(request, resume=True), hooks)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_the_papers_model_trains_from_cached_features(fit: Fit, open_backbone: OpenBackbone) -> None:
+    one = {"kind": "instance", "layout": "folder", "path": "."}
+    run = fit(
+        hooks=Hooks(backbone=open_backbone, text=lambda prompts: torch.ones(len(prompts), 768)),
+        model={"preset": "segic-b", "backbone": "dinov2-tiny", "size": 112},
+        data__cached=3,
+        episode={"recent": 0.0},
+        loss={"points": 128},
+        validation={"every": 4, "samples": 2, "sets": {"held": one}},
+    )
+    assert load_checkpoint(run.checkpoints()[-1])["step"] == 4
+    (event,) = [event for event in run.events() if event["kind"] == "validation"]
+    assert 0 <= event["scores"]["episodes"] <= 1
+
+
 @pytest.mark.usefixtures("coco_data")
 def test_the_papers_model_trains_on_classes_and_instances(fit: Fit, open_backbone: OpenBackbone) -> None:
     def encoder(prompts: list[str]) -> torch.Tensor:
