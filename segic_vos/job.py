@@ -12,7 +12,9 @@ from typing import Any
 from segic_vos.frames import Source
 from segic_vos.masks import Annotations, Form, read_annotations
 from segic_vos.outputs import Existing, Outputs
+from segic_vos.sinks.rle import encoder
 from segic_vos.sources import Decoder, SizeChange, SourceWarning, open_source
+from segic_vos.sources.selection import Selection
 
 Note = Callable[[str], None]
 
@@ -77,6 +79,9 @@ def open_clip(job: ClipJob) -> Clip:
             on_size_change=job.on_size_change,
         )
     annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
+    annotations.require_used(source.names, Selection(job.start, job.end, job.every))
+    if job.rle:
+        encoder()  # said before an earlier run's files go
     outputs = Outputs(job.out)
     outputs.check(job.existing, inputs=(job.video, Path(job.masks)))
     return Clip(job, source, annotations, outputs, notes)

@@ -7,6 +7,7 @@ from pathlib import Path
 from segic.errors import UsageError
 from segic_vos.frames import Annotation, Frame
 from segic_vos.sources.naming import is_picture, list_pictures, natural_key
+from segic_vos.sources.selection import Selection
 
 from .matching import Form, FrameNames, decide_form
 from .objects import read_objects
@@ -60,20 +61,48 @@ class Annotations:
 
         Raises UsageError for a mask that cannot be used or has another size than the frame.
         """
-        if self._first is not None:
-            found, source = self._first.annotation if first else None, self._source
-        else:
-            key = _key(frame.name)
-            if key not in self._by_frame:
-                return None
-            mask = read_mask(self._by_frame[key], allow_many=self._allow_many)
-            if key not in self._used:
-                self._used.add(key)
-                self._note(mask, str(self._by_frame[key]), f"frame {frame.name}")
-            found, source = mask.annotation, str(self._by_frame[key])
+        found = self.named(frame.name, first=first)
         if found is not None:
-            check_size(found, frame, source)
+            check_size(found, frame, str(self._by_frame.get(_key(frame.name), self._source)))
         return found
+
+    def named(self, name: str, *, first: bool) -> Annotation | None:
+        """As `at`, for the frame of this name, whose size is not known."""
+        if self._first is not None:
+            return self._first.annotation if first else None
+        key = _key(name)
+        if key not in self._by_frame:
+            return None
+        mask = read_mask(self._by_frame[key], allow_many=self._allow_many)
+        if key not in self._used:
+            self._used.add(key)
+            self._note(mask, str(self._by_frame[key]), f"frame {name}")
+        return mask.annotation
+
+    @property
+    def palette(self) -> bytes | None:
+        """Of the first mask."""
+        if self._first is not None:
+            return self._first.annotation.palette
+        return read_mask(next(iter(self._by_frame.values())), allow_many=self._allow_many).annotation.palette
+
+    def require_used(self, frame_names: Sequence[str] | None, selection: Selection) -> None:
+        """UsageError where no mask is of a frame that is taken: nothing would be followed. frame_names: as in
+        `read_annotations`.
+        """
+        if self._first is not None:
+            return
+        if frame_names is None:
+            taken = any(selection.takes(int(key)) for key in self._by_frame)
+        else:
+            taken = any(_key(name) in self._by_frame and selection.takes(i) for i, name in enumerate(frame_names))
+        if not taken:
+            first = next(iter(self._by_frame.values())).name
+            raise UsageError(
+                f"{self._source}: no mask is of a frame that is taken (start {selection.start}, end "
+                f"{selection.end or 'of the clip'}, every {selection.every}), so nothing could be followed; there is "
+                f"{first}{f' and {len(self._by_frame) - 1} more' if len(self._by_frame) > 1 else ''}"
+            )
 
     def _note(self, mask: MaskFile, source: str, where: str) -> None:
         for text in mask.notes:

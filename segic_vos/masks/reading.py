@@ -33,10 +33,7 @@ def read_mask(path: Path, *, allow_many: bool = False) -> MaskFile:
     mask that looks anti-aliased or holds more than 64 ids in 8 bits.
     """
     values, palette, notes = _read_values(path)
-    largest = int(values.max(initial=0))
-    if int(values.min(initial=0)) < 0 or largest > MAX_ID:
-        raise UsageError(f"{path}: holds the id {largest}; ids from 0 (background) to {MAX_ID} are expected")
-    present = _distinct(values, largest)
+    present = _distinct(values)
     void = VOID if values.dtype == np.uint8 and VOID in present and len(present) > 1 else None
     ids = tuple(value for value in present if value != void)
     if not allow_many:
@@ -52,7 +49,7 @@ def read_mask(path: Path, *, allow_many: bool = False) -> MaskFile:
 def read_binary_mask(path: Path) -> NDArray[np.bool_]:
     """The mask (H, W) of one object: every pixel that is not 0. UsageError for more than one value beside 0."""
     values, _, _ = _read_values(path)
-    present = _distinct(values, int(values.max(initial=0)))
+    present = _distinct(values)
     if len(present) > 1:
         raise UsageError(
             f"{path}: expected the mask of one object (0 and one other value), found {len(present)} values beside 0: "
@@ -69,7 +66,7 @@ def is_binary_mask(path: Path) -> bool:
         if error.__cause__ is not None:  # not readable at all
             raise
         return False  # a picture of many colours
-    return len(_distinct(values, int(values.max(initial=0)))) <= 1
+    return len(_distinct(values)) <= 1
 
 
 def list_ids(ids: tuple[int, ...]) -> str:
@@ -78,11 +75,19 @@ def list_ids(ids: tuple[int, ...]) -> str:
     return shown if len(ids) <= 20 else f"{shown} ... ({len(ids)} in all)"
 
 
-def _distinct(values: NDArray[np.integer], largest: int) -> tuple[int, ...]:
+def _distinct(values: NDArray[np.integer]) -> tuple[int, ...]:
     """The values present beside 0, ascending."""
-    counts = np.bincount(values.ravel(), minlength=min(largest, MAX_ID) + 1)
+    counts = np.bincount(values.ravel(), minlength=1)
     counts[0] = 0
     return tuple(np.flatnonzero(counts).tolist())
+
+
+def _within_range(values: NDArray[np.integer], path: Path) -> NDArray[np.int32]:
+    """As int32. UsageError for ids that no mask file of segic's could hold."""
+    for extreme in (int(values.min(initial=0)), int(values.max(initial=0))):
+        if not 0 <= extreme <= MAX_ID:
+            raise UsageError(f"{path}: holds the id {extreme}; ids from 0 (background) to {MAX_ID} are expected")
+    return values.astype(np.int32)
 
 
 def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], bytes | None, tuple[str, ...]]:
@@ -101,11 +106,12 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
             if mode in ("1", "L", "LA", "La"):
                 grey = np.asarray(image).astype(np.uint8)
                 return (grey if grey.ndim == 2 else np.ascontiguousarray(grey[..., 0])), None, ()
-            if mode.startswith("I"):
-                return np.asarray(image).astype(np.int32), None, ()
-            colours = np.asarray(image.convert("RGBA")) if mode != "F" else None
+            deep = mode.startswith("I")
+            array = np.asarray(image if deep or mode == "F" else image.convert("RGBA"))
     except Exception as error:  # Pillow's decoders raise what they meet in a broken file
         raise UsageError(f"{path}: cannot be read as a mask picture: {error}") from error
-    if colours is None:
+    if deep:
+        return _within_range(array, path), None, ()
+    if mode == "F":
         raise UsageError(f"{path}: a picture of floating point numbers; a mask holds whole-numbered ids")
-    return ids_from_colours(colours, path)
+    return ids_from_colours(array, path)

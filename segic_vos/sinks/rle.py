@@ -1,8 +1,9 @@
 """Masks as COCO run-length encodings in one JSON file."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -14,6 +15,16 @@ from .files import make_folder, writing
 _END = b"\n]\n"
 
 
+def encoder() -> Callable[..., Any]:
+    """What encodes masks. Raises UsageError without pycocotools."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise UsageError("COCO RLE output needs pycocotools: pip install 'segic[coco]'") from error
+    encode: Callable[..., Any] = mask.encode
+    return encode
+
+
 class RleWriter:
     """Writes a JSON list with one entry per frame and object visible in it:
 
@@ -23,11 +34,7 @@ class RleWriter:
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            from pycocotools import mask
-        except ImportError as error:
-            raise UsageError("COCO RLE output needs pycocotools: pip install 'segic[coco]'") from error
-        self._encode = mask.encode
+        self._encode = encoder()
         self._path = path
         self._entries = 0
         make_folder(path.parent)

@@ -15,6 +15,7 @@ from PIL import Image
 from segic.errors import UsageError
 from segic_vos.frames import Frame
 from segic_vos.masks import check_size, read_mask
+from segic_vos.masks.reading import is_binary_mask, read_binary_mask
 from segic_vos.palette import davis_palette
 
 
@@ -166,8 +167,11 @@ def test_no_picture(tmp_path, content):
 @pytest.mark.parametrize("value", [-1, 70000])
 def test_ids_that_no_png_holds(tmp_path, value):
     Image.fromarray(blocks(0, value, dtype=np.int32)).save(tmp_path / "m.tif")
-    with pytest.raises(UsageError, match=r"m\.tif: holds the id"):
+    with pytest.raises(UsageError, match=rf"m\.tif: holds the id {value};"):
         read_mask(tmp_path / "m.tif")
+    with pytest.raises(UsageError, match=rf"m\.tif: holds the id {value};"):
+        read_binary_mask(tmp_path / "m.tif")
+    assert not is_binary_mask(tmp_path / "m.tif")
 
 
 def test_check_size_names_both_sizes(save):
