@@ -110,7 +110,7 @@ def run_pipeline(
     for writer in writers:
         try:
             writer.close()
-        except Exception as error:
+        except BaseException as error:  # Ctrl-C as well: the others have frames to write still
             failure = failure or error
     timings = Timings(
         decode=clocks.decode.total(),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_RATE = Fraction(25)
 _SECONDS_PER_KEY_FRAME = 2
 _USUAL_CLOCKS = 360_000
+_FINEST_RATE = 1_000_000  # FFmpeg has 32 bits for its two numbers
 _FINEST_X264 = 2**24  # ticks a second; the MP4 header has 32 bits for them
 _FINEST_MPEG4 = 65535
 _BT709 = 1
@@ -44,7 +45,7 @@ class OverlayWriter:
         self, path: Path, rate: Fraction | None = None, *, alpha: float = 0.5, palette: bytes | None = None
     ) -> None:
         self._path = path
-        self._rate = rate or DEFAULT_RATE
+        self._rate = (rate or DEFAULT_RATE).limit_denominator(_FINEST_RATE)
         self._alpha = alpha
         self._palette = palette
         self._output: tuple[OutputContainer, VideoStream] | None = None

@@ -219,6 +219,13 @@ def test_overlay_keeps_the_rate_exactly(clips, tmp_path, rate):
     assert open_source(tmp_path / "o.mp4").info.rate == rate
 
 
+def test_overlay_takes_a_rate_that_ffmpeg_cannot_write(clips, tmp_path):
+    """Such as the mean of a long video with a variable rate."""
+    times = [Fraction(n, 1000) for n in (0, 33, 67)]
+    frames = write_overlay(tmp_path / "o.mp4", colour_frames(clips, times), Fraction(2**40, 2**35 + 1))
+    assert [one.time for one in frames] == times
+
+
 def test_overlay_keeps_variable_times_and_starts_at_zero(clips, tmp_path):
     times = [Fraction(n, 1000) for n in (5000, 5033, 5067, 5500, 5533, 6700)]
     frames = write_overlay(tmp_path / "o.mp4", colour_frames(clips, times), Fraction(3571, 100))
