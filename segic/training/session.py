@@ -40,7 +40,8 @@ class Request:
 
     data: root of the data sets. out: the run's folder. resume: go on with it. device, workers: where and how fast; no
     result depends on the workers. cache: folder for cached features, by default data/features; of one data root.
-    backbone_weights: a local file, which a resume need not name again. init: a decoder's weights to start from, a checkpoint or safetensors file.
+    backbone_weights: a local file, which a resume need not name again. init: a decoder's weights to start from, a
+    checkpoint or safetensors file.
     """
 
     recipe: Recipe

@@ -117,5 +117,8 @@ def test_both_processes_save_their_batches_of_a_loss_that_is_not_finite(
     status, errors = in_two_processes(tmp_path, "nan")
     assert status == [1, 1]
     for rank, error in enumerate(errors):
-        assert f"loss of step 1 is not finite. Its batch is saved as {tmp_path}/run/failed-step-00000001-{rank}.pt" in error
+        assert (
+            f"loss of step 1 is not finite. Its batch is saved as {tmp_path}/run/failed-step-00000001-{rank}.pt"
+            in error
+        )
         assert load_checkpoint(tmp_path / "run" / f"failed-step-00000001-{rank}.pt")["step"] == 1

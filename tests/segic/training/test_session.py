@@ -176,12 +176,10 @@ def test_pairs_can_be_cached_too(fit: Fit, tmp_path: Path) -> None:
 def test_a_cache_does_not_depend_on_other_data_sets(fit: Fit, tmp_path: Path) -> None:
     one = {"kind": "instance", "layout": "folder", "path": "."}
     held_out = {"every": 1, "samples": 2, "sets": {"held": one}}
-    alone, _ = (
-        fit(f"run{weight}", schedule__steps=1, data__cached=2, validation=held_out, data__sets={"one": {**one, "weight": weight}})
-        for weight in (1.0, 2.0)
-    )  # fmt: skip
+    for weight in (1.0, 2.0):
+        sets = {"one": {**one, "weight": weight}}
+        fit(f"run{weight}", schedule__steps=1, data__cached=2, validation=held_out, data__sets=sets)
     assert len(list((tmp_path / "data" / "features").iterdir())) == 3  # of training's one each, and one held-out
-    assert alone.best.is_file()
 
 
 @pytest.mark.usefixtures("folder_data")
