@@ -20,7 +20,7 @@ from segic.model import SEGIC
 from segic_vos.fovea import fitting_size, usual_scales
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.prompts import video_meta
-from segic_vos.quality import SIZES
+from segic_vos.quality import foveated_sizes
 from segic_vos.records import RecordWriter
 from segic_vos.session import VideoSession
 from segic_vos.sinks import MaskWriter, OverlayWriter
@@ -59,7 +59,7 @@ class Subject:
 
     def fitted(self, labels: NDArray[np.int32], tokens: int) -> "Subject":
         """The same model at the size at which frames with masks such as `labels` take at most so many tokens."""
-        model = self.model.at_size(fitting_size(self.model, labels, SIZES, tokens))
+        model = self.model.at_size(fitting_size(self.model, labels, foveated_sizes(tokens), tokens))
         seen = model.layout(usual_scales(model, labels))
         return Subject(model, self.dtype, backbone_operations(model, (labels.shape[0], labels.shape[1]), seen), True)
 

@@ -18,7 +18,7 @@ NAMES: tuple[Quality, ...] = get_args(Quality)
 @dataclass(frozen=True)
 class Setting:
     """size: pixels of whole frames, as `ModelConfig.size`. tokens: at most so many does a foveated frame need by the
-    first masks, which gives the largest of SIZES that they allow. Measured foveated: jf, mean J&F in percent on eight
+    first masks, which gives the largest of `foveated_sizes`. Measured foveated: jf, mean J&F in percent on eight
     DAVIS-2016 train sequences (README); crowd, J&F on a clip of seven small objects (432x240); speed, frames a second
     of the whole pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
     """
@@ -40,16 +40,23 @@ class Setting:
         return ", ".join(parts)
 
 
-SIZES = (336, 392, 476, 560, 672)  # of foveated frames
+SIZES = (336, 392, 476, 560, 672, 784)  # of foveated frames
+LARGE = 672  # px: above, a frame that is seen whole, as the first one is, takes more than 4,080 tokens
 
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, 900, jf=88.7, crowd=59.0, speed=1.9),
-        "balanced": Setting(476, 2100, jf=89.7, crowd=66.5, speed=1.0),
-        "best": Setting(672, 4200, jf=89.7, crowd=66.5),
+        "fast": Setting(336, 900, jf=88.6, crowd=59.0, speed=1.9),
+        "balanced": Setting(476, 2100, jf=89.6, crowd=66.5, speed=1.0),
+        "best": Setting(672, 4200, jf=89.7, crowd=68.7, speed=0.7),
     },
 }
+
+
+def foveated_sizes(tokens: int) -> tuple[int, ...]:
+    """The sizes that foveated frames of at most so many tokens may have: above LARGE only where "best" has as many."""
+    plenty = tokens >= QUALITIES["segic-s"]["best"].tokens
+    return tuple(size for size in SIZES if size <= LARGE or plenty)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
 from segic_vos.memory import Workload, choose_batch, default_batch
 from segic_vos.pipeline import Stopped, run_pipeline
-from segic_vos.quality import SIZES, SizeChoice
+from segic_vos.quality import SizeChoice, foveated_sizes
 from segic_vos.records import FrameRecord, RecordWriter, Statistics
 from segic_vos.resume import Finished, Resumable, finished_frames, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
@@ -247,8 +247,9 @@ class _Run:
 
             self._foveated = True
             if masks is not None and masks.ids:
-                sizes = [size for size in SIZES if self._fits(model.at_size(size), first.size, len(masks.ids))]
-                self._model = model = model.at_size(fitting_size(model, masks.labels, sizes or SIZES[:1], tokens))
+                known = foveated_sizes(tokens)
+                sizes = [size for size in known if self._fits(model.at_size(size), first.size, len(masks.ids))]
+                self._model = model = model.at_size(fitting_size(model, masks.labels, sizes or known[:1], tokens))
             if self._job.batch is not None:
                 self._note(
                     f"--batch {self._job.batch} has no effect: foveated frames go through the backbone one by one "

@@ -19,7 +19,7 @@ from segic.renewal import due, on_turn
 from segic_vos.following import Followed, follow
 from segic_vos.fovea import fitting_size, last_seen, scales
 from segic_vos.frames import Annotation, FrameResult
-from segic_vos.quality import QUALITIES, SIZES
+from segic_vos.quality import QUALITIES, foveated_sizes
 
 TOKENS = QUALITIES["segic-s"]["balanced"].tokens
 SEARCH_EVERY = 4  # frames, one of which is seen whole while an object is out of sight, for it may come back anywhere
@@ -75,7 +75,7 @@ class VideoSession:
         """A foveated session for objects such as in `labels`, (H, W) with 0 for background: at the largest of the
         measured sizes at which a frame with these masks needs at most so many tokens; a few more make whole steps.
         """
-        fitted = model.at_size(fitting_size(model, labels, SIZES, tokens))
+        fitted = model.at_size(fitting_size(model, labels, foveated_sizes(tokens), tokens))
         return cls(fitted, probabilities=probabilities, meta=meta, foveated=True)
 
     @property

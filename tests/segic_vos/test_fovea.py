@@ -21,7 +21,7 @@ from segic_vos.choices import Choices
 from segic_vos.fovea import MARGIN, count_tokens, fitting_size, scales, usual_scales
 from segic_vos.frames import Frame, FrameResult
 from segic_vos.memory import Workload, choose_batch
-from segic_vos.quality import SIZES, SizeChoice
+from segic_vos.quality import LARGE, SIZES, SizeChoice, foveated_sizes
 from segic_vos.run import ClipJob, ClipStopped, open_clip, run_clip
 from segic_vos.session import SEARCH_EVERY
 
@@ -195,7 +195,7 @@ def test_a_session_close_to_the_objects(dense_model: SEGIC) -> None:
     session = VideoSession.close_to(dense_model, labels, tokens=700)
     assert session.foveated
     assert count_tokens(session.model, labels) <= 700
-    assert session.model.config.size == fitting_size(dense_model, labels, SIZES, 700) > dense_model.config.size
+    assert session.model.config.size == fitting_size(dense_model, labels, foveated_sizes(700), 700) > dense_model.config.size
 
 
 def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEGIC) -> None:
@@ -228,7 +228,7 @@ def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEG
 
 def test_without_any_object_a_session_can_begin(dense_model: SEGIC) -> None:
     session = VideoSession.close_to(dense_model, np.zeros(FRAME, np.int32), tokens=700)
-    assert session.model.config.size == max(SIZES)
+    assert session.model.config.size == LARGE
     assert session.step(clip(1)[0]).ids == ()
 
 
@@ -262,7 +262,7 @@ def masks_in(folder: Path) -> np.ndarray:
 def test_a_run_looks_closely_and_says_so(dense_model: SEGIC, job: ClipJob) -> None:
     said: list[Choices] = []
     summary = run_clip(open_clip(job), dense_model, chosen=CHOSEN, on_choices=said.append)
-    size = fitting_size(dense_model, first_mask(), SIZES, 500)
+    size = fitting_size(dense_model, first_mask(), foveated_sizes(500), 500)
     assert size != dense_model.config.size
     assert f"balanced, {size} px around the objects" in str(said[0])
     assert summary.model["foveated"]
@@ -287,7 +287,7 @@ def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, 
         run_clip(open_clip(stopped), dense_model, chosen=CHOSEN, on_result=stop)
     going_on = replace(stopped, existing="resume")
     with pytest.raises(UsageError, match="foveated = True"):
-        run_clip(open_clip(going_on), dense_model.at_size(fitting_size(dense_model, first_mask(), SIZES, 500)))
+        run_clip(open_clip(going_on), dense_model.at_size(fitting_size(dense_model, first_mask(), foveated_sizes(500), 500)))
     assert run_clip(open_clip(going_on), dense_model, chosen=CHOSEN).resumed == 4
     one, two = masks_in(job.out / "whole"), masks_in(job.out / "stopped")
     assert (one == two).mean() > 0.99
@@ -295,7 +295,7 @@ def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, 
 
 def test_memory_chooses_a_smaller_size(dense_model: SEGIC, job: ClipJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segic_vos.memory._used", lambda device: 0.0)
-    wanted = fitting_size(dense_model, first_mask(), SIZES, 1500)
+    wanted = fitting_size(dense_model, first_mask(), foveated_sizes(1500), 1500)
     limit = next(
         limit
         for limit in range(150_000_000, 2_000_000_000, 5_000_000)

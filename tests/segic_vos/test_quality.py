@@ -6,7 +6,16 @@ import pytest
 
 from segic.errors import UsageError
 from segic.presets import PRESETS
-from segic_vos.quality import NAMES, QUALITIES, SIZES, SizeChoice, choose_size, describe_qualities
+from segic_vos.quality import (
+    LARGE,
+    NAMES,
+    QUALITIES,
+    SIZES,
+    SizeChoice,
+    choose_size,
+    describe_qualities,
+    foveated_sizes,
+)
 
 BALANCED, BEST = (QUALITIES["segic-s"][name] for name in ("balanced", "best"))
 
@@ -58,3 +67,9 @@ def test_sizes_of_foveated_frames_have_no_odd_token():
     assert {setting.size for setting in QUALITIES["segic-s"].values()} <= set(SIZES)
     tokens = [setting.tokens for setting in QUALITIES["segic-s"].values()]
     assert tokens == sorted(set(tokens))
+
+
+def test_only_the_best_quality_takes_the_largest_frames():
+    assert max(foveated_sizes(BALANCED.tokens)) == max(foveated_sizes(BEST.tokens - 1)) == LARGE
+    assert foveated_sizes(BEST.tokens) == SIZES
+    assert max(SIZES) > LARGE
