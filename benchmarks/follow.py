@@ -63,7 +63,7 @@ def following(
         given = annotation_of(first)
         session = VideoSession(model, meta=meta, foveated=True)
         if tokens is not None and given is not None and given.ids:
-            session = VideoSession.close_to(model, given.labels, tokens=tokens, meta=meta)
+            session = VideoSession.close_to(model, given.objects, tokens=tokens, meta=meta)
         yield from stepping(lambda: session)(chain([first], frames), annotation_of)
 
     def whole(frames: Iterator[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:

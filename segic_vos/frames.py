@@ -71,6 +71,11 @@ class Annotation:
     void: int | None = None
     palette: bytes | None = None
 
+    @property
+    def objects(self) -> NDArray[np.int32]:
+        """`labels` with background where they are undecided."""
+        return self.labels if self.void is None else np.where(self.labels == self.void, 0, self.labels)
+
 
 def annotation(labels: NDArray[np.integer] | NDArray[np.bool_], void: int | None = None) -> Annotation:
     """The annotation that an array of ids is.

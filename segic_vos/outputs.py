@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segic.errors import UsageError
-from segic_vos.sinks.files import make_folder, write_atomically
+from segic_vos.sinks.files import make_folder, write_atomically, writing
 
 Existing = Literal["refuse", "overwrite", "resume"]
 
@@ -78,14 +78,15 @@ class Outputs:
     def create(self, existing: Existing) -> None:
         """Make the folder; with "overwrite" remove what an earlier run wrote (and only that).
 
-        Raises SegicError where the folder cannot be made.
+        Raises SegicError where that cannot be done.
         """
         if existing == "overwrite":
             for path in self.all():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+                with writing(path):
+                    if path.is_dir() and not path.is_symlink():
+                        shutil.rmtree(path)
+                    else:
+                        path.unlink(missing_ok=True)
         make_folder(self.root)
 
     def read_summary(self) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """Go on with a run that was stopped.
 
 What the model carries from frame to frame is of constant size: the given masks, the last few frames with their masks,
-and the last one that the examples' linear models were fitted to. So of the finished frames only those are encoded
-again, and the ones before them, which say where to look closely; their masks are read from the files that were written.
+the last one that the examples' linear models were fitted to, and those that showed hidden objects last. So of the
+finished frames only these are encoded again, and the ones before or after them, which look closely where objects were;
+their masks are read from the files that were written.
 The overlay and the RLE file are made anew from the mask files, which costs decoding but no model. The masks of the last
 frames are restored as written, without the model's own fractional certainty: a resumed run may differ in a few edge
 pixels from one that was never stopped.
@@ -72,9 +73,41 @@ def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mappin
                     f"--resume: the run in {outputs.root} had {name} = {before[name]!r}, this one has "
                     f"{now.get(name)!r}: use the same, or --overwrite to start anew"
                 )
-    whole = takewhile(lambda record: mask_path(outputs, record.name).is_file(), read_records(outputs.records))
+    records = read_records(outputs.records)
+    whole: Iterator[FrameRecord] = takewhile(lambda record: mask_path(outputs, record.name).is_file(), records)
+    if settings.get("soft"):
+        whole = _softly(whole, outputs)
     frames = sum(1 for _ in whole)
     return Finished(frames, earlier.get("status") == "complete" and frames == earlier.get("frames"))
+
+
+def has_soft(outputs: Outputs, record: FrameRecord) -> bool:
+    """Whether a frame's soft masks are there."""
+    return all((outputs.soft / str(key) / f"{record.name}.png").exists() for key in record.areas)
+
+
+def _softly(records: Iterable[FrameRecord], outputs: Outputs) -> Iterator[FrameRecord]:
+    """Up to the first frame whose soft masks did not come to be written, though they had been begun with."""
+    begun = False
+    for record in records:
+        here = has_soft(outputs, record)
+        if begun and not here:
+            return
+        begun = begun or (here and bool(record.areas))
+        yield record
+
+
+def check_given(record: FrameRecord, annotation: Annotation | None, outputs: Outputs) -> None:
+    """Raises UsageError where the mask given for a finished frame, or that none is, has changed since."""
+    same = (annotation is not None) == record.given
+    if same and annotation is not None:
+        given, written = annotation.labels, read_labels(mask_path(outputs, record.name))
+        same = given.shape == written.shape and bool((given == written)[given != 0].all())
+    if not same:
+        raise UsageError(
+            f"--resume: the mask given for frame {record.name} has changed since the earlier run finished it; "
+            "use the same, or --overwrite to start anew"
+        )
 
 
 def replay(
@@ -92,9 +125,12 @@ def replay(
     """Take the finished frames from `frames`, restore `session`, and write them once more to `sinks`.
 
     recent: how many frames back the session looks. renew_every: of its model (`ModelConfig.renew_every`).
-    Raises UsageError where the frames are not those that were recorded.
+    Raises UsageError where the frames, or the masks given for them, are not those that were recorded.
     """
     renewed = _last_renewal(finished.records(outputs), renew_every)
+    wanted = set() if renewed is None else {renewed - 1, renewed}
+    for hidden in _last_shown(finished.records(outputs)):
+        wanted |= {hidden, hidden + 1}  # whose look takes up where objects were the frame before
     first = finished.frames - recent - 1  # one more, from whose masks follows what the next one sees
     for position, record in enumerate(finished.records(outputs)):
         frame = next(frames, None)
@@ -104,11 +140,12 @@ def replay(
                 f"--resume: frame {record.name} was finished by the earlier run, but the input has {found} in its "
                 "place; use --overwrite to start anew"
             )
-        labels = read_labels(mask_path(outputs, frame.name))
         annotation = annotation_of(frame)
+        check_given(record, annotation, outputs)
+        labels = read_labels(mask_path(outputs, frame.name))
         if annotation is not None:
             session.step_encoded(session.encode(frame.pixels, whole=True), annotation)
-        elif position >= first or (renewed is not None and position in (renewed - 1, renewed)):
+        elif position >= first or position in wanted:
             session.remember(session.encode(frame.pixels, whole=False), labels, record.scores)
         else:
             session.skip()
@@ -127,6 +164,18 @@ def _last_renewal(records: Iterable[FrameRecord], every: int) -> int | None:
         if due(predicted, every, record.scores, present):
             last = position
     return last
+
+
+def _last_shown(records: Iterable[FrameRecord]) -> set[int]:
+    """The frames in which those objects were last seen that are out of sight in the last one: near there they are
+    looked for.
+    """
+    shown: dict[int, int] = {}
+    position, last = 0, None
+    for position, last in enumerate(records):
+        shown.update(dict.fromkeys((key for key, area in last.areas.items() if area), position))
+    hidden = {} if last is None else {key: shown[key] for key, area in last.areas.items() if not area and key in shown}
+    return set(hidden.values())
 
 
 def mask_path(outputs: Outputs, name: str) -> Path:

@@ -6,7 +6,7 @@ summary = run_clip(clip, segic.load_model("segic-s"))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -25,8 +25,8 @@ from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
 from segic_vos.memory import Workload, choose_batch, default_batch
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.quality import SizeChoice, foveated_sizes
-from segic_vos.records import FrameRecord, RecordWriter, Statistics
-from segic_vos.resume import Finished, Resumable, finished_frames, replay
+from segic_vos.records import RecordWriter, Statistics
+from segic_vos.resume import Finished, Resumable, check_given, finished_frames, has_soft, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
 from segic_vos.summary import RunSummary, Status, describe_model
 from segic_vos.timings import Timings
@@ -156,9 +156,10 @@ class _Run:
             if job.existing == "resume":
                 finished = finished_frames(outputs, job.settings(), self._described)
                 if finished.complete and all(path.exists() for path in self._written().values()):
+                    self._check_given(finished)
                     self._note("the earlier run is complete: nothing is left to do")
                     return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
-            if job.soft and not all(self._has_soft(record) for record in finished.records(outputs)):
+            if job.soft and not all(has_soft(outputs, record) for record in finished.records(outputs)):
                 self._note(
                     "--resume: soft masks are written from here on; finished frames of the earlier run have none"
                 )
@@ -166,9 +167,11 @@ class _Run:
             self._choices = self._choose(first.size, len(masks.ids) if masks is not None else 1)
             self._talk.choices(self._choices)
             outputs.create(job.existing)
+            # Before anything else: by it a later run knows the folder as segic's.
+            done_before = Statistics(finished.records(outputs))
+            outputs.write_summary(self._summary("running", Timings(), done_before, finished).as_dict())
             sinks = self._open_sinks(finished)
             statistics = sinks.records.statistics
-            outputs.write_summary(self._summary("running", Timings(), statistics, finished).as_dict())
             try:
                 timings = self._follow(frames, session, finished, sinks)
             except Stopped as stopped:
@@ -181,6 +184,11 @@ class _Run:
         done = self._summary("complete", timings, statistics, finished)
         outputs.write_summary(done.as_dict())
         return done
+
+    def _check_given(self, finished: Finished) -> None:
+        """Raises UsageError where masks have changed since all frames were finished."""
+        for position, record in enumerate(finished.records(self._outputs)):
+            check_given(record, self._clip.annotations.named(record.name, first=position == 0), self._outputs)
 
     def _open_sinks(self, finished: Finished) -> _Sinks:
         job, outputs = self._job, self._outputs
@@ -233,7 +241,7 @@ class _Run:
             raise SegicError(f"{self._job.video}: no frame to work on")
         self._first = first.index
         annotation = self._annotation(first)
-        self._palette = annotation.palette if annotation is not None else None
+        self._palette = annotation.palette if annotation is not None else self._clip.annotations.palette
         return first, annotation
 
     def _look(self, first: Frame, masks: Annotation | None) -> None:
@@ -249,7 +257,8 @@ class _Run:
             if masks is not None and masks.ids:
                 known = foveated_sizes(tokens)
                 sizes = [size for size in known if self._fits(model.at_size(size), first.size, len(masks.ids))]
-                self._model = model = model.at_size(fitting_size(model, masks.labels, sizes or known[:1], tokens))
+                size = self._earlier_size(known) or fitting_size(model, masks.objects, sizes or known[:1], tokens)
+                self._model = model = model.at_size(size)
             if self._job.batch is not None:
                 self._note(
                     f"--batch {self._job.batch} has no effect: foveated frames go through the backbone one by one "
@@ -257,6 +266,12 @@ class _Run:
                 )
         described = describe_model(model.name, model.config, model.device, model.precision, model.files)
         self._described = {**described, "foveated": self._foveated}
+
+    def _earlier_size(self, known: Sequence[int]) -> int | None:
+        """That of the foveated run to be continued: how much memory is free now may speak for another."""
+        earlier = self._outputs.read_summary() if self._job.existing == "resume" else None
+        before = (earlier or {}).get("model") or {}
+        return before["size"] if before.get("foveated") and before.get("size") in known else None
 
     def _fits(self, model: VideoModel, frame: tuple[int, int], objects: int) -> bool:
         """Whether one frame at a time is expected to fit into the job's memory."""
@@ -302,9 +317,6 @@ class _Run:
         unused = self._clip.annotations.unused
         if unused:
             self._note(f"{len(unused)} masks belong to no frame of this run and had no effect; first: {unused[0]}")
-
-    def _has_soft(self, record: FrameRecord) -> bool:
-        return all((self._outputs.soft / str(key) / f"{record.name}.png").exists() for key in record.areas)
 
     def _written(self) -> dict[str, Path]:
         """The paths that this job's run writes, by kind."""

@@ -274,6 +274,43 @@ def test_resume_does_not_believe_a_summary_whose_masks_are_gone(program, clip):
     assert (clip / "clip_segic/masks/00025.png").read_bytes() == before
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+@pytest.mark.parametrize("changed", ["00000.png", "00010.png", "00015.png"])
+def test_resume_refuses_masks_that_have_changed(program, clip, stopped, changed):
+    """Another first mask, one taken away, one added, all of frames that are finished."""
+    given = clip / "given"
+    given.mkdir()
+    write_mask(given / "00000.png", truth(0))
+    write_mask(given / "00010.png", truth(10))
+    if stopped:
+        program.stop = (20, KeyboardInterrupt())
+    program("clip.mp4", "--masks", "given")
+    program.stop = None
+    masks = {path: path.read_bytes() for path in (clip / "clip_segic/masks").iterdir()}
+    if changed == "00010.png":
+        (given / changed).unlink()
+    else:
+        write_mask(given / changed, truth(3))
+    done = program("clip.mp4", "--masks", "given", "--resume")
+    assert done.exit_code == 2, done.output
+    assert f"mask given for frame {changed[:5]} has changed" in done.output
+    assert masks == {path: path.read_bytes() for path in masks}
+
+
+def test_resume_takes_masks_for_frames_to_come(program, clip):
+    given = clip / "given"
+    given.mkdir()
+    write_mask(given / "00000.png", truth(0))
+    program.stop = (20, KeyboardInterrupt())
+    program("clip.mp4", "--masks", "given")
+    program.stop = None
+    late = truth(25)
+    late[:4, :4] = 9
+    write_mask(given / "00025.png", late)
+    assert program("clip.mp4", "--masks", "given", "--resume").exit_code == 0
+    assert np.array_equal(labels_of("clip_segic/masks/00025.png"), late)
+
+
 def test_resume_without_an_earlier_run_starts(program, clip):
     assert program("clip.mp4", "--masks", "first.png", "--resume").exit_code == 0
 
@@ -326,6 +363,46 @@ def test_full_disk_is_told_and_keeps_what_was_written(program, clip, monkeypatch
     monkeypatch.undo()
 
 
+def test_a_full_disk_at_the_start_leaves_a_folder_that_can_be_used(program, clip, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, data):
+        if "summary.json" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert "disk is full" in program("clip.mp4", "--masks", "first.png").output
+    monkeypatch.setattr(Path, "write_bytes", write)
+    done = program("clip.mp4", "--masks", "first.png", "--resume")
+    assert done.exit_code == 0, done.output
+
+
+def test_an_earlier_run_is_kept_where_what_is_asked_for_cannot_be_written(program, clip, monkeypatch):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    done = program("clip.mp4", "--masks", "first.png", "--rle", "--overwrite")
+    assert done.exit_code == 2
+    assert "segic[coco]" in done.output
+    assert len(list((clip / "clip_segic/masks").iterdir())) == FRAMES
+
+
+def test_a_folder_that_cannot_be_replaced_stops_its_clip_only(program, clip, monkeypatch):
+    shutil.copy(clip / "clip.mp4", clip / "other.mp4")
+    clips = ("clip.mp4", "other.mp4", "--masks", "first.png", "--masks", "first.png")
+    assert program(*clips).exit_code == 0
+
+    def refuse(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    remove = shutil.rmtree
+    monkeypatch.setattr(shutil, "rmtree", lambda path: refuse(path) if "clip_segic" in str(path) else remove(path))
+    done = program(*clips, "--overwrite")
+    assert done.exit_code == 1
+    assert "clip_segic/masks: cannot be written: Permission denied" in done.output
+    assert summary_of("other_segic")["status"] == "complete"
+
+
 def test_a_defect_keeps_its_traceback_and_the_frames(program, clip):
     program.stop = (5, ZeroDivisionError("defect"))
     done = program("clip.mp4", "--masks", "first.png")
@@ -347,12 +424,16 @@ def test_a_defect_keeps_its_traceback_and_the_frames(program, clip):
         (("clip.mp4", "--masks", "empty.png"), ["empty.png", "empty mask", "at least one object"]),
         (("clip.mp4", "--masks", "empties", "--mask-form", "objects"), ["empties", "empty mask"]),
         (("clip.mp4", "--masks", "many.png"), ["many.png", "70 different values", "--many-ids"]),
+        (("clip.mp4", "--masks", "later", "--every", 2), ["later: no mask is of a frame", "there is 00003.png"]),
+        (("clip.mp4", "--masks", "later", "--start", 4), ["start 4", "nothing could be followed"]),
         (("clip.mp4",), ["--masks"]),
     ],
 )
 def test_bad_requests_are_refused_before_anything_is_written(program, clip, args, words):
     write_mask(clip / "small.png", np.ones((24, 32)))
     write_mask(clip / "empty.png", np.zeros((HEIGHT, WIDTH)))
+    (clip / "later").mkdir()
+    write_mask(clip / "later/00003.png", truth(3))
     (clip / "empties").mkdir()
     write_mask(clip / "empties/cat_1.png", np.zeros((HEIGHT, WIDTH)))
     write_mask(clip / "many.png", np.kron(np.arange(70).reshape(7, 10), np.ones((6, 6)))[:, :WIDTH] + 1)
@@ -436,6 +517,8 @@ def test_masks_that_begin_later_leave_the_frames_before_empty(program, clip):
     done = program("clip.mp4", "--masks", "given", "--end", 6)
     assert done.exit_code == 0, done.output
     assert [labels_of(f"clip_segic/masks/{index:05d}.png").max() for index in range(6)] == [0, 0, 0, 0, 7, 7]
+    palettes = [Image.open(clip / f"clip_segic/masks/{index:05d}.png").getpalette() for index in (0, 4)]
+    assert palettes[0] == palettes[1] == Image.open(clip / "given/00004.png").getpalette()
 
 
 def test_frames_of_another_size_stop_the_run_unless_resized(program, clip):

@@ -195,7 +195,11 @@ def test_a_session_close_to_the_objects(dense_model: SEGIC) -> None:
     session = VideoSession.close_to(dense_model, labels, tokens=700)
     assert session.foveated
     assert count_tokens(session.model, labels) <= 700
-    assert session.model.config.size == fitting_size(dense_model, labels, foveated_sizes(700), 700) > dense_model.config.size
+    assert (
+        session.model.config.size
+        == fitting_size(dense_model, labels, foveated_sizes(700), 700)
+        > dense_model.config.size
+    )
 
 
 def test_who_is_hidden_is_looked_for_where_it_was_or_everywhere(dense_model: SEGIC) -> None:
@@ -287,7 +291,9 @@ def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, 
         run_clip(open_clip(stopped), dense_model, chosen=CHOSEN, on_result=stop)
     going_on = replace(stopped, existing="resume")
     with pytest.raises(UsageError, match="foveated = True"):
-        run_clip(open_clip(going_on), dense_model.at_size(fitting_size(dense_model, first_mask(), foveated_sizes(500), 500)))
+        run_clip(
+            open_clip(going_on), dense_model.at_size(fitting_size(dense_model, first_mask(), foveated_sizes(500), 500))
+        )
     assert run_clip(open_clip(going_on), dense_model, chosen=CHOSEN).resumed == 4
     one, two = masks_in(job.out / "whole"), masks_in(job.out / "stopped")
     assert (one == two).mean() > 0.99
@@ -304,6 +310,26 @@ def test_memory_chooses_a_smaller_size(dense_model: SEGIC, job: ClipJob, monkeyp
     small = replace(job, max_memory=limit)
     summary = run_clip(open_clip(small), dense_model, chosen=replace(CHOSEN, tokens=1500))
     assert SIZES[0] <= summary.choices["size"] < wanted
+
+
+def test_a_resumed_run_has_its_size_whatever_is_free(
+    dense_model: SEGIC, job: ClipJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = run_clip(open_clip(job), dense_model, chosen=CHOSEN).choices["size"]
+    (job.out / "masks" / "00005.png").unlink()
+    monkeypatch.setattr("segic_vos.run._Run._fits", lambda _run, model, *_: model.config.size == SIZES[0])
+    resumed = run_clip(open_clip(replace(job, existing="resume")), dense_model, chosen=CHOSEN)
+    assert resumed.resumed == 5
+    assert resumed.choices["size"] == size > SIZES[0]
+
+
+def test_what_is_undecided_is_no_object_for_the_size(dense_model: SEGIC, job: ClipJob) -> None:
+    labels = first_mask().astype(np.uint8)
+    size = run_clip(open_clip(job), dense_model, chosen=CHOSEN).choices["size"]
+    labels[labels == 0] = 255
+    Image.fromarray(labels).save(job.masks)
+    again = run_clip(open_clip(replace(job, existing="overwrite")), dense_model, chosen=CHOSEN)
+    assert again.choices["size"] == size
 
 
 class _Fits:

@@ -12,7 +12,7 @@ from PIL import Image
 from segic_vos.frames import Annotation, Frame, FrameResult
 from segic_vos.outputs import Outputs
 from segic_vos.records import FrameRecord
-from segic_vos.resume import Finished, mask_path, replay
+from segic_vos.resume import Finished, finished_frames, mask_path, replay
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
 MASKS = Annotation(np.eye(4, 6, dtype=np.int32), (1,))
@@ -72,6 +72,10 @@ FOUND = [record(0, given=True), *(record(i) for i in range(1, 10))]
         pytest.param({}, 6, {5, 6, 8, 9}, id="renewed at 6"),
         pytest.param({8: record(8, score=0.4)}, 4, {3, 4, 8, 9}, id="uncertain at 8, so renewed at 4"),
         pytest.param({8: record(8, area=0)}, 4, {3, 4, 8, 9}, id="nobody there at 8"),
+        pytest.param(
+            {i: record(i, area=0) for i in range(4, 10)}, 0, {3, 4, 8, 9}, id="out of sight, and last seen at 3"
+        ),
+        pytest.param({i: record(i, area=0) for i in (4, 5)}, 0, {8, 9}, id="back in sight"),
         pytest.param({3: record(3, given=True)}, 4, {6, 7, 8, 9}, id="counted from the last given masks"),
         pytest.param({7: record(7, given=True)}, 5, {4, 5, 8, 9}, id="renewed before the last given masks"),
         pytest.param({}, 10, {8, 9}, id="not yet"),
@@ -91,3 +95,27 @@ def test_frames_that_are_remembered(
 def test_scores_are_remembered(tmp_path: Path) -> None:
     records = [*FOUND[:-1], replace(FOUND[-1], scores={1: 0.25})]
     assert told(tmp_path, records, 0)[-1] == "remembered 0.25"
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        pytest.param([], 10, id="all are there"),
+        pytest.param([8, 9], 8, id="the writer of soft masks was behind"),
+        pytest.param([5], 5, id="one is missing"),
+        pytest.param(range(4), 10, id="they were asked for late"),
+        pytest.param(range(10), 10, id="none was asked for"),
+    ],
+)
+def test_frames_count_as_finished_with_their_soft_masks(tmp_path: Path, missing: list[int], expected: int) -> None:
+    outputs = Outputs(tmp_path)
+    outputs.masks.mkdir()
+    (outputs.soft / "1").mkdir(parents=True)
+    outputs.records.write_text("".join(one.to_json() + "\n" for one in FOUND))
+    outputs.write_summary({"program": "segic", "settings": {"soft": True}})
+    for one in FOUND:
+        mask_path(outputs, one.name).touch()
+        if one.index not in missing:
+            (outputs.soft / "1" / f"{one.name}.png").touch()
+    assert finished_frames(outputs, {"soft": True}, {}).frames == expected
+    assert finished_frames(outputs, {"soft": False}, {}).frames == 10
