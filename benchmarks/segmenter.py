@@ -97,7 +97,8 @@ class ModelSegment:
         from segic.text import class_prompt, default_text
 
         self._text = self._text or default_text(self._model.device)
-        return self._text([class_prompt(category.replace("_", " ")) for category in categories])
+        template = self._model.config.instructions.class_text
+        return self._text([class_prompt(category.replace("_", " "), template) for category in categories])
 
 
 def check_size(name: str, labels: tuple[int, ...], image: tuple[int, ...]) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from segic.errors import UsageError
+from segic.text import RELEASED_CLASS_PROMPT, RELEASED_INSTANCE_PROMPT
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class InstructionConfig:
     geometric: the propagated mask a (eq. 2). points: its largest value p (eq. 2). visual: v (eq. 3). meta: "text" takes
     a language model's feature (eq. 4), "constant" a learned vector in its place, "none" nothing.
     negatives: entities of one frame enter each other's token lists.
+    class_text, instance_text: the words that a model which takes text was trained with: for a class, {} being its name,
+    and where nobody is asked for one, as in video. By default those of the released models.
     """
 
     geometric: bool = True
@@ -51,6 +54,8 @@ class InstructionConfig:
     visual: bool = True
     meta: Literal["text", "constant", "none"] = "text"
     negatives: bool = True
+    class_text: str = RELEASED_CLASS_PROMPT
+    instance_text: str = RELEASED_INSTANCE_PROMPT
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ class ModelConfig:
     were trained; 0 believes at once.
     drift: above 0, an object of a video has drifted off, and is not there, where what its mask covers looks by this
     margin more like the examples' background than like anything that is followed (dense matching); and so has any part
-    that lies apart from the rest of its mask and is at all more like that background.
+    that lies apart from the rest of its mask and is at all more like that background, a small one by the linear models
+    alone.
     """
 
     backbone: str = "dinov2-l"

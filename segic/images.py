@@ -109,7 +109,8 @@ def _meta(model: SEGIC, words: Sequence[str | None], text: TextEncoder | None) -
     from segic.text import default_text
 
     encoder = text or default_text(model.device)
-    return encoder([class_prompt(word) for word in words]).to(model.device)
+    template = model.config.instructions.class_text
+    return encoder([class_prompt(word, template) for word in words]).to(model.device)
 
 
 def segment_encoded(model: SEGIC, target: Encoded, prompt: Prompt) -> Segmentation:

@@ -5,21 +5,17 @@ from dataclasses import dataclass
 
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.errors import UsageError
-from segic.text import RELEASED_INSTANCE_PROMPT
 
 DEFAULT_MODEL = "segic-s"
 
 
 @dataclass(frozen=True)
 class Preset:
-    """name: on the command line and of the decoder's weight file. config: the model. video_prompt: the constant text of
-    a model that takes text, used in video, where nobody is asked for a class.
-    """
+    """name: on the command line and of the decoder's weight file. config: the model."""
 
     name: str
     config: ModelConfig
     description: str
-    video_prompt: str | None = None
 
     @property
     def backbone(self) -> str:
@@ -48,17 +44,10 @@ PRESETS: Mapping[str, Preset] = {
             ),
             "DINOv2 ViT-S/14 with dense matching; ships with the package",
         ),
-        Preset("segic-l-80k", ModelConfig(), "the authors' DINOv2-L, 80k samples an epoch", RELEASED_INSTANCE_PROMPT),
-        Preset("segic-l-160k", ModelConfig(), "the authors' DINOv2-L, 160k samples an epoch", RELEASED_INSTANCE_PROMPT),
-        Preset(
-            "segic-b",
-            ModelConfig(backbone="dinov2-b"),
-            "the paper's ablations; to be trained",
-            RELEASED_INSTANCE_PROMPT,
-        ),
-        Preset(
-            "segic-g", ModelConfig(backbone="dinov2-g"), "the paper's largest; to be trained", RELEASED_INSTANCE_PROMPT
-        ),
+        Preset("segic-l-80k", ModelConfig(), "the authors' DINOv2-L, 80k samples an epoch"),
+        Preset("segic-l-160k", ModelConfig(), "the authors' DINOv2-L, 160k samples an epoch"),
+        Preset("segic-b", ModelConfig(backbone="dinov2-b"), "the paper's ablations; to be trained"),
+        Preset("segic-g", ModelConfig(backbone="dinov2-g"), "the paper's largest; to be trained"),
     )
 }
 

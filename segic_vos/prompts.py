@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segic.presets import PRESETS
-from segic.text import INSTANCE_PROMPT, default_text
+from segic.text import default_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +19,4 @@ def video_meta(model: SEGIC) -> Tensor | None:
     """
     if model.config.instructions.meta != "text":
         return None
-    preset = PRESETS.get(model.name)
-    prompt = (preset.video_prompt if preset else None) or INSTANCE_PROMPT
-    return default_text(model.device)([prompt])[0].to(model.device)
+    return default_text(model.device)([model.config.instructions.instance_text])[0].to(model.device)

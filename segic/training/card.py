@@ -54,7 +54,7 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists: choose another name, or add --overwrite")
     state, path = _checkpoint(run, latest)
-    _check_model(state["average"], recipe.model.config(), path)
+    _check_model(state["average"], recipe.config, path)
     summary = summarise(run, state, recipe)
     metadata = {
         "preset": recipe.model.preset,
@@ -62,7 +62,7 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
         "training": canonical({"steps": summary.chosen, "seed": recipe.seed, "seconds": round(summary.seconds)}),
         "licence": "MIT",
     }
-    export_decoder(state["average"], recipe.model.config(), out, metadata)
+    export_decoder(state["average"], recipe.config, out, metadata)
     write_text(card, card_text(recipe, summary, out.name, path.name))
     return card
 
@@ -113,7 +113,7 @@ def summarise(run: RunFolder, state: dict[str, Any], recipe: Recipe) -> Summary:
 
 def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> str:
     """The model card, Markdown."""
-    config = recipe.model.config()
+    config = recipe.config
     start = summary.start
     lines = [
         f"# {file.removesuffix('.safetensors')}",

@@ -4,6 +4,7 @@ A recipe is TOML; `segic/training/recipes/` has the named ones. Unknown keys and
 How fast a run goes (device, workers, cache folder) is not part of it and is chosen on the command line.
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -369,6 +370,16 @@ class Recipe(Part):
         ):
             raise ValueError("data.cached: cached samples keep no class names; train on text with cached = 0")
         return self
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's, with the texts that it is trained with, if it takes any."""
+        config = self.model.config()
+        if config.instructions.meta != "text":
+            return config
+        words = self.episode
+        told = replace(config.instructions, class_text=words.class_text, instance_text=words.instance_text)
+        return replace(config, instructions=told)
 
     @property
     def steps(self) -> int:

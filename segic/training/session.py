@@ -97,7 +97,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
         run.refuse_existing()
     sources = open_sources(recipe.data.sets, recipe.data, request.data)
     held_out = open_sources(recipe.validation.sets, recipe.data, request.data)
-    config = recipe.model.config()
+    config = recipe.config
     texts = encode_texts(recipe, config, [*sources, *held_out], hooks.text)
     seed_everything(recipe)
     own = _own_backbone(request, run)

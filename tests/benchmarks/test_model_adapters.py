@@ -12,10 +12,9 @@ import torch
 import segic.images
 import segic_vos.prompts
 import segic_vos.session
-from segic.config import ModelConfig
+from segic.config import InstructionConfig, ModelConfig
 from segic.errors import UsageError
 from segic.images import Prompt
-from segic.text import class_prompt
 from segic_benchmarks import segmenter
 from segic_benchmarks.follow import following
 from segic_benchmarks.models import model_settings
@@ -36,7 +35,7 @@ class CountingModel:
     """Counts what it encodes."""
 
     def __init__(self, meta: str) -> None:
-        self.config = SimpleNamespace(instructions=SimpleNamespace(meta=meta))
+        self.config = SimpleNamespace(instructions=InstructionConfig(meta=meta, class_text="a {}!"))
         self.device = torch.device("cpu")
         self.encoded = 0
 
@@ -124,7 +123,7 @@ def test_names_go_to_models_that_take_text(asked: list[tuple[Seen, Prompt]]) -> 
 
     segment = ModelSegment(CountingModel("text"), text)  # type: ignore[arg-type]
     segment(picture("t"), [[shot("a", "hot_dog")], [shot("b", "cat")]])
-    assert prompts == [class_prompt("hot dog"), class_prompt("cat")]
+    assert prompts == ["a hot dog!", "a cat!"]
     meta = asked[0][1].meta
     assert meta is not None
     assert meta.tolist() == [[0.0], [1.0]]

@@ -10,6 +10,7 @@ import pytest
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.errors import UsageError
 from segic.presets import DEFAULT_MODEL, PRESETS, find_preset
+from segic.text import RELEASED_CLASS_PROMPT, RELEASED_INSTANCE_PROMPT
 from segic.weights.registry import REGISTRY
 
 
@@ -80,4 +81,5 @@ def test_presets_name_weight_files(name):
     preset = PRESETS[name]
     assert preset.name == name
     assert preset.backbone in REGISTRY
-    assert (preset.video_prompt is not None) == (preset.config.instructions.meta == "text")
+    assert preset.config.instructions.instance_text == RELEASED_INSTANCE_PROMPT
+    assert preset.config.instructions.class_text == RELEASED_CLASS_PROMPT

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
+from segic.images import Example, prepare_examples
 from segic.loading import load_decoder
+from segic.model import SEGIC
 from segic.presets import PRESETS
 from segic.training.card import export_run
 from segic.training.export import export_decoder
 from segic.training.run_folder import RunFolder, load_checkpoint
+from segic.training.session import Hooks, OpenBackbone
 from segic.weights.tensors import read_header
+from segic_vos.prompts import video_meta
 
 Fit = Callable[..., RunFolder]
 
@@ -45,6 +50,34 @@ def test_a_run_becomes_a_file_that_loads(fit: Fit, tmp_path: Path) -> None:
     first = hashlib.sha256(out.read_bytes()).hexdigest()
     export_run(run.path, out, overwrite=True)
     assert hashlib.sha256(out.read_bytes()).hexdigest() == first
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_model_is_asked_in_the_words_it_was_trained_with(
+    fit: Fit, tmp_path: Path, open_backbone: OpenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def encoder(prompts: Sequence[str]) -> torch.Tensor:
+        asked.extend(prompts)
+        return torch.ones(len(prompts), 768)
+
+    run = fit(
+        hooks=Hooks(backbone=open_backbone, text=encoder),
+        model={"preset": "segic-b", "backbone": "dinov2-tiny", "size": 112},
+        episode__instance_text="find all of them",
+        episode__class_text="one {}",
+        loss__points=64,
+    )
+    export_run(run.path, tmp_path / "mine.safetensors")
+    decoder, config = load_decoder(tmp_path / "mine.safetensors", PRESETS["segic-l-80k"].config)
+    model = SEGIC(config, open_backbone(config), decoder)
+    asked.clear()
+    monkeypatch.setattr("segic_vos.prompts.default_text", lambda _device: encoder)
+    assert video_meta(model) is not None
+    picture, mask = np.zeros((60, 60, 3), np.uint8), np.eye(60) > 0
+    prepare_examples(model, [Example(picture, mask, text="cat")], encoder)
+    assert asked == ["find all of them", "one cat"]
 
 
 @pytest.mark.usefixtures("folder_data")
