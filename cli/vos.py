@@ -109,7 +109,9 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     choice = replace(choice, device=share.device(choice.device))
     choice, chosen = sized(choice, options["quality"], options["fovea"])
     paths = clip_paths(options["videos"], options["masks"], options["out"])
-    clips = [(each, _open(each, options)) for each in share.take(paths)]
+    clips = share.take(paths)
+    for each in clips:  # all, so that what cannot be carried out is told before any work
+        opened = _open(each, options)
     processes = processes_for(options["device"], len(paths), options["jobs"]) if share.world == 1 else 1
     if processes > 1:
         again = [sys.executable, "-m", __package__ or "segic_cli", "vos", "run", *ctx.meta[_ARGUMENTS]]
@@ -120,10 +122,12 @@ def run(ctx: click.Context, /, **options: Any) -> None:
         with talker.bytes() as progress:
             model = load(choice, progress).model
         said = _Announcer(talker, share)
-    for each, clip in clips:
+    for each in clips:
         try:
             with stoppable():
-                summary = follow_clip(each, clip, model, talker, chosen=chosen, on_choices=said, many=len(paths) > 1)
+                if len(clips) > 1:  # kept open, the masks of all would stay in memory
+                    opened = _open(each, options)
+                summary = follow_clip(each, opened, model, talker, chosen=chosen, on_choices=said, many=len(paths) > 1)
         except SegicError as error:
             if options["as_json"]:
                 click.echo(json.dumps(failed_as_dict(each, error)))
