@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -42,8 +42,10 @@ def blend(photograph: Picture, colours: Picture, share: float = 0.6) -> Picture:
     return np.rint(mixed).astype(np.uint8)
 
 
-def figure(rows: Sequence[Sequence[Panel]], height: int = 360) -> Picture:
-    """Rows of panels, each scaled to `height` pixels, on white with their titles: (H, W, 3) uint8 RGB."""
+def figure(rows: Iterable[Sequence[Panel]], height: int = 360) -> Picture:
+    """Rows of panels, each scaled to `height` pixels, on white with their titles: (H, W, 3) uint8 RGB. Rows are taken
+    one by one, so that those of large pictures need not be there together.
+    """
     strips = [_row(panels, height) for panels in rows]
     width = max(strip.width for strip in strips)
     sheet = Image.new("RGB", (width, sum(strip.height for strip in strips)), "white")

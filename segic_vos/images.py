@@ -108,19 +108,18 @@ def _figure(
     """
     low, high = float(segmented.propagated.min()), float(segmented.propagated.max())
     scale = f"propagated mask, {low:.2f} (blue) to {high:.2f} (red)"
-    rows = []
-    for key, propagated in zip(segmented.ids, segmented.propagated, strict=True):
+
+    def row(key: int, propagated: NDArray[np.float32]) -> list[Panel]:
         shown = next(each for each in examples if key in each.annotation.ids)
         only = np.where(shown.annotation.labels == key, key, 0)
         title = f"example, id {key}" + (f": {shown.text}" if shown.text else "")
-        rows.append(
-            [
-                Panel(title, draw_overlay(shown.pixels, only, palette)),
-                Panel(scale, blend(pixels, colour_map(_fitted(propagated, pixels), low, high))),
-                Panel("result", overlay),
-            ]
-        )
-    return figure(rows)
+        return [
+            Panel(title, draw_overlay(shown.pixels, only, palette)),
+            Panel(scale, blend(pixels, colour_map(_fitted(propagated, pixels), low, high))),
+            Panel("result", overlay),
+        ]
+
+    return figure(row(key, mask) for key, mask in zip(segmented.ids, segmented.propagated, strict=True))
 
 
 def _fitted(propagated: NDArray[np.float32], pixels: Picture) -> NDArray[np.float32]:
