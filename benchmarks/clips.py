@@ -1,14 +1,16 @@
 """A benchmark's video: its frames, and the masks that belong to it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from segic.errors import SegicError, UsageError
+from segic.weights.hashing import file_sha256
 from segic_vos.frames import Frame
 from segic_vos.sources.naming import natural_key
 
 from .masks import read_image
+from .result import digest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -27,6 +29,11 @@ class Clip:
     names: tuple[str, ...]
     frames: tuple[Path, ...] | Path | None
     masks: Mapping[str, Path]
+
+    def beginning(self) -> tuple[Path, ...]:
+        """The files of the first frame, or of the video, and of the first mask: enough to know the clip again by."""
+        frames = () if self.frames is None else (self.frames,) if isinstance(self.frames, Path) else self.frames[:1]
+        return (*frames, *list(self.masks.values())[:1])
 
     def open(self) -> Iterator[Frame]:
         """The frames in order. Raises UsageError or SegicError, naming the file, where they are not as promised."""
@@ -54,6 +61,19 @@ def pictures(folder: Path) -> dict[str, Path]:
     """Stem to file of the pictures in a folder, in natural order."""
     files = (p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
     return {p.stem: p for p in sorted(files, key=lambda p: natural_key(p.name))}
+
+
+def part_of(taken: int, there: int, what: str) -> tuple[str, ...]:
+    """The note of a result that only a part of a split took part in; none where all did."""
+    return () if taken == there else (f"only {taken} of the {there} {what}",)
+
+
+def contents_digest(files: Iterable[Path]) -> str:
+    """Tells in the settings whether two data sets of the same names are the same: 16 digits, from the files' bytes.
+
+    Files that are not there are passed over; what needs them says so.
+    """
+    return digest([file_sha256(path) for path in files if path.is_file()])
 
 
 def listing(folder: Path, limit: int = 8) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .clips import contents_digest
 from .davis_layout import VideoDataset
 from .follow import Follow
 from .metrics import SequenceScores, Statistics, Summary, score_sequence, summarise
@@ -57,6 +58,7 @@ class DavisBenchmark:
         """
         settings = {"benchmark": self.name, "split": self.dataset.split, **settings}
         settings["sequences"] = [clip.name for clip in self.dataset.clips]
+        settings["data_sha256"] = contents_digest(path for clip in self.dataset.clips for path in clip.beginning())
         claim_folder(out, settings)
         truths = self.truths()
         tasks = [Task(truth.clip, truth.first_annotation) for truth in truths]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from segic.errors import UsageError
 
-from .clips import VIDEO_SUFFIXES, Clip, listing, pictures
+from .clips import VIDEO_SUFFIXES, Clip, listing, part_of, pictures
 
 RESOLUTIONS = ("480p", "Full-Resolution", "1080p")
 
@@ -59,6 +59,7 @@ def find_davis(
             if name not in found:
                 raise UsageError(f"sequence {name!r} of {label} has no folder {annotations / name}")
         clips, size = tuple(_clip(found[name], frames / name) for name in wanted), annotations.name
+        notes += part_of(len(clips), len(found if names is None else names), f"sequences of {label}")
     else:
         label, beside = "all", _videos(root)
         if split is not None:
@@ -69,6 +70,7 @@ def find_davis(
                 f"files with a folder CLIP_mask beside each; found {listing(root)}"
             )
         clips = tuple(beside[name] for name in _subset(list(beside), sequences, label))
+        notes += part_of(len(clips), len(beside), "clips")
     return VideoDataset(root, label, clips, notes, size)
 
 
@@ -89,7 +91,8 @@ def _choose(root: Path, year: int, split: str | None) -> tuple[str, list[str] | 
             tries += [folder / split, folder / f"{split}.txt"]
         for path in tries:
             if path.is_file():
-                return path.stem, _read_list(path), ()
+                own = lists.resolve() not in path.resolve().parents
+                return path.stem, _read_list(path), (f"the split is a list of one's own, {path}",) if own else ()
         places = f"a file of that name, and in {lists} for {Path(split).stem}.txt"
         raise UsageError(f"split {split!r} was not found; looked for {places}; found {_lists(root)}")
     if not lists.is_dir():

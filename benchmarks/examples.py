@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segic.errors import UsageError
 
-from .clips import listing
+from .clips import contents_digest, listing
 from .masks import read_image, read_labels
 from .result import digest, write_atomically
 from .segmenter import Picture, Shot
@@ -43,8 +43,8 @@ class ExampleSet(Protocol):
         """What a reader must know, for instance classes without an example."""
         ...
 
-    def names(self) -> Mapping[str, Sequence[str]]:
-        """By class, the names of all images that serve as examples."""
+    def identity(self) -> str:
+        """What tells, in the settings, these examples from others."""
         ...
 
     def of(self, category: str, target: str) -> Sequence[Shot]:
@@ -62,8 +62,8 @@ class DrawnExamples:
     same: bool
     notes: tuple[str, ...] = ()
 
-    def names(self) -> Mapping[str, Sequence[str]]:
-        return self.chosen
+    def identity(self) -> str:
+        return digest(self.chosen)
 
     def of(self, category: str, target: str) -> Sequence[Shot]:
         names = [name for name in self.chosen.get(category, ()) if not (self.same and name == target)]
@@ -148,8 +148,10 @@ class FolderExamples:
     files: Mapping[str, tuple[tuple[Path, Path], ...]]
     notes: tuple[str, ...] = ()
 
-    def names(self) -> Mapping[str, Sequence[str]]:
-        return {category: [image.name for image, _ in pairs] for category, pairs in self.files.items()}
+    def identity(self) -> str:
+        names = {category: [image.name for image, _ in pairs] for category, pairs in self.files.items()}
+        files = (path for pairs in self.files.values() for pair in pairs for path in pair)
+        return digest([names, contents_digest(files)])
 
     def of(self, category: str, target: str) -> Sequence[Shot]:
         return [

@@ -70,17 +70,18 @@ FOLD_HEADER = ("method", "F0", "F1", "F2", "F3", "mean")
 
 
 def make_report(results: Sequence[Result]) -> Report:
-    """Arrange results: a row for each model (or folder of masks), a column for each benchmark.
+    """Arrange results: a row for each model (or folder of masks) at each setting, a column for each benchmark.
 
-    Raises UsageError for none, and for two results of one benchmark by the same model.
+    Raises UsageError for none, and for two results of one benchmark by the same model at the same setting.
     """
     if not results:
         raise UsageError("no result was given; name the result.json files, or their folders")
     rows: dict[str, dict[str, Result]] = {}
     for result in results:
-        row = rows.setdefault(method_of(result), {})
+        method = _method_among(result, results)
+        row = rows.setdefault(method, {})
         if result.benchmark in row:
-            raise UsageError(f"two results of {result.benchmark} by {method_of(result)} were given; leave one out")
+            raise UsageError(f"two results of {result.benchmark} by {method} were given; leave one out")
         row[result.benchmark] = result
     present = {result.benchmark for result in results}
     columns = tuple(column for column in (*COLUMNS, *OTHER_COLUMNS) if column.benchmark in present)
@@ -96,6 +97,30 @@ def method_of(result: Result) -> str:
     model: Mapping[str, Any] = result.settings.get("model", {})
     sha = model.get("weights", {}).get("decoder", {}).get("sha256", "")
     return f"{model.get('name', 'unknown model')}" + (f" ({sha[:8]})" if sha else "")
+
+
+def _method_among(result: Result, results: Sequence[Result]) -> str:
+    """`method_of`, and the settings in which others of that name differ: two sizes of a model are two methods."""
+    same = [_setting(other) for other in results if method_of(other) == method_of(result)]
+    own = _setting(result)
+    told = [own[key] for key in own if any(key in other and other[key] != own[key] for other in same)]
+    return ", ".join((method_of(result), *told))
+
+
+def _setting(result: Result) -> dict[str, str]:
+    """In words, how a model was run: what changes its figures and is not its name."""
+    model: Mapping[str, Any] = result.settings.get("model", {})
+    words = {}
+    if "tokens" in result.settings:
+        tokens = result.settings["tokens"]
+        words["tokens"] = f"{tokens} tokens" if tokens is not None else "whole frames"
+    if "size" in model:
+        words["size"] = f"{model['size']} px"
+    if "dtype" in model:
+        words["dtype"] = str(model["dtype"])
+    if sha := model.get("weights", {}).get("backbone", {}).get("sha256"):
+        words["backbone"] = f"backbone {sha[:8]}"
+    return words
 
 
 def title_of(result: Result) -> str:

@@ -93,13 +93,13 @@ def digest(data: Any) -> str:
 
 
 def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Mark `folder` as the place of a run with these settings, or go on with the run that is there.
+    """Mark `folder` as the place of a run with these settings and versions, or go on with the run that is there.
 
-    Raises UsageError where the folder holds a run with other settings, naming what differs: results of two settings
-    must not end up in one score.
+    Raises UsageError where the folder holds a run with others, naming what differs: results of two settings must not
+    end up in one score.
     """
     path = folder / "settings.json"
-    wanted = json.loads(json.dumps(dict(settings)))
+    wanted = json.loads(json.dumps({**settings, "versions": versions()}))
     if path.is_file():
         try:
             there = json.loads(path.read_text())

@@ -12,10 +12,9 @@ from segic.errors import UsageError
 from .clips import listing, pictures
 from .masks import Labels, ids_in, read_labels
 from .metrics import SequenceScores, score_sequence
-from .truth import VOID, Truth
+from .truth import SOFT, VOID, Truth
 
 Toolkit = Callable[[Iterator[Labels], Iterator[Labels], Sequence[int]], SequenceScores]
-_SOFT = 64  # so many different values are a grey picture of probabilities, not ids
 
 
 def score_folder(
@@ -86,7 +85,7 @@ def _score(truth: Truth, folder: Path, toolkit: Toolkit) -> SequenceScores:
             yield _prediction(truth, name, files.get(name), seen)
 
     scores = toolkit((truth.labels(name) for name in truth.clip.names), predictions(), truth.ids)
-    missing = [str(id_) for id_ in truth.ids if id_ not in seen]
+    missing = [str(id_) for id_ in truth.given if id_ not in seen]
     if missing:
         raise UsageError(
             f"{folder}: object {', '.join(missing)} of {truth.clip.name} is in none of its {len(files)} masks. If the "
@@ -104,7 +103,7 @@ def _prediction(truth: Truth, name: str, path: Path | None, seen: set[int]) -> L
         height, width = truth.size
         raise UsageError(f"{path} is {labels.shape[1]}x{labels.shape[0]} pixels and the truth {width}x{height}")
     found = ids_in(labels)
-    if len(found) > _SOFT:
+    if len(found) > SOFT:
         raise UsageError(f"{path} has {len(found)} different values, more like a grey picture than ids of objects")
     one = len(truth.ids) == 1
     if truth.merged or (one and len(found) == 1 and found[0] in (1, VOID)):

@@ -83,7 +83,7 @@ class SemanticBenchmark:
             "classes_known": self.classes_known,
             "images": len(self.images.names),
             "images_sha256": digest(list(self.images.names)),
-            "examples_sha256": digest(self.examples.names()),
+            "examples_sha256": self.examples.identity(),
             **settings,
         }
         targets = [Target(name) for name in self.images.names]

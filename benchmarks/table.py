@@ -36,7 +36,7 @@ def percent(value: float | None) -> str:
 
 def result_table(result: Result) -> str:
     """All figures of a result: one line an item, the global ones last, notes below. In per cent."""
-    columns = list(result.figures)
+    columns = list(dict.fromkeys([*result.figures, *(name for row in result.rows.values() for name in row)]))
     rows = [_row(name, figures, columns) for name, figures in result.rows.items()]
     rows.append(_row("all", result.figures, columns))
     title = f"{result.benchmark}, {result.split}: {result.metric} {percent(result.value)}"

@@ -1,6 +1,8 @@
 """What a sequence's own masks say: which objects count, what is void, which masks a model is given."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +13,8 @@ from .clips import Clip
 from .masks import Labels, ids_in, read_labels, read_palette
 
 VOID = 255
+SOFT = 64  # so many different values are a grey picture of probabilities, not ids
+GREY = 8  # so many are one where the greater part of what is above 0 is 255, which void pixels never are
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Truth:
     """The objects of one sequence.
 
     ids:     the objects that are scored, ascending. For a merged sequence, one id.
+    given:   those of them that the first frame shows, which a method is given.
     present: every value above 0 of any of its masks, void included.
     merged:  True where all objects count as one foreground (DAVIS 2016).
     void:    255 where that means "undecided", else None.
@@ -27,6 +32,7 @@ class Truth:
 
     clip: Clip
     ids: tuple[int, ...]
+    given: tuple[int, ...]
     present: frozenset[int]
     merged: bool
     void: int | None
@@ -54,11 +60,18 @@ class Truth:
 def survey(clip: Clip, *, merge: bool) -> Truth:
     """Read all masks of a sequence and settle what counts, as the official toolkit does.
 
-    The first frame decides: objects with a larger id than any of its own do not count, which a note says. A sequence
-    whose only value above 0 is 255 has one object, 255; beside other values 255 is void.
+    The first frame decides: objects with a larger id than any of its own do not count, and those that it lacks with a
+    smaller one count although no method is given them; notes say so. A sequence whose only value above 0 is 255 has one
+    object, 255; beside other values 255 is void.
 
-    Raises UsageError, naming the file, for masks of different sizes and for a first mask without an object.
+    Raises UsageError, naming the file, for masks of different sizes, for a first mask without an object, for grey
+    pictures in the place of ids, and for a sequence too short to be scored.
     """
+    if len(clip.names) < 3:
+        raise UsageError(
+            f"sequence {clip.name} has {len(clip.names)} frames; the first and the last are not scored, so that at "
+            "least 3 are needed. Leave it out, with --sequences or a list of sequences"
+        )
     present: dict[int, str] = {}
     first: tuple[int, ...] = ()
     size = (0, 0)
@@ -68,22 +81,49 @@ def survey(clip: Clip, *, merge: bool) -> Truth:
             first, size = ids_in(labels), (labels.shape[0], labels.shape[1])
         elif labels.shape != size:
             raise UsageError(f"{clip.masks[name]} is {_size(labels.shape)} pixels and the first mask {_size(size)}")
-        for id_ in ids_in(labels):
+        ids_here = ids_in(labels)
+        _check_ids(clip.masks[name], labels, ids_here)
+        for id_ in ids_here:
             present.setdefault(id_, name)
     void = VOID if VOID in present and len(present) > 1 else None
     objects = [id_ for id_ in present if id_ != void]
     started = [id_ for id_ in first if id_ != void]
+    if first == (VOID,) and void is not None:
+        other = next(id_ for id_ in present if id_ != VOID)
+        raise UsageError(
+            f"{clip.masks[present[other]]} has {other} beside 255, which the first mask has alone: soft edges? Make the "
+            "masks hard, 0 and 255 or ids, since beside ids 255 means undecided"
+        )
     if not started:
         raise UsageError(f"{clip.masks[clip.names[0]]} is empty; the first mask must show the objects to follow")
     if merge:
-        return Truth(clip, (VOID if objects == [VOID] else 1,), frozenset(present), True, void, size)
+        ids = (VOID if objects == [VOID] else 1,)
+        return Truth(clip, ids, ids, frozenset(present), True, void, size)
     late = sorted(id_ for id_ in objects if id_ > max(started))
     notes = tuple(
         f"{clip.name}: object {id_} first appears in frame {present[id_]} and does not count, as in the toolkit"
         for id_ in late
     )
     ids = tuple(sorted(id_ for id_ in objects if id_ <= max(started)))
-    return Truth(clip, ids, frozenset(present), False, void, size, notes)
+    notes += tuple(
+        f"{clip.name}: object {id_} first appears in frame {present[id_]} and counts, as in the toolkit, although no "
+        "method is given it"
+        for id_ in ids
+        if id_ not in started
+    )
+    return Truth(clip, ids, tuple(sorted(started)), frozenset(present), False, void, size, notes)
+
+
+def _check_ids(path: Path, labels: Labels, ids: Sequence[int]) -> None:
+    """Raises UsageError for a grey picture: 255 beside other values would be void, and the object would be lost."""
+    if len(ids) <= GREY:
+        return
+    sure, above = np.count_nonzero(labels == VOID), np.count_nonzero(labels)
+    if len(ids) > SOFT or 2 * sure > above:
+        raise UsageError(
+            f"{path} has {len(ids)} different values above 0, as a mask with soft edges has, where ids of objects are "
+            "expected; make it hard: 0 and 255, or ids"
+        )
 
 
 def _size(shape: tuple[int, ...]) -> str:

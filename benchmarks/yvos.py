@@ -13,7 +13,7 @@ import numpy as np
 from segic.errors import UsageError
 from segic.files import whole
 
-from .clips import listing, pictures
+from .clips import contents_digest, listing, pictures
 from .follow import Follow
 from .masks import Labels, ids_in, read_labels
 from .metrics import boundary_measure, boundary_radius, region_similarity
@@ -64,6 +64,7 @@ class YvosBenchmark:
         """
         settings = {"benchmark": self.name, "split": self.dataset.split, **settings}
         settings["sequences"] = [video.clip.name for video in self.dataset.videos]
+        settings["data_sha256"] = contents_digest(path for v in self.dataset.videos for path in v.clip.beginning())
         claim_folder(out, settings)
         tasks = [Task(video.clip, video.given, video.output) for video in self.dataset.videos]
         predict((shard or Shard()).select(tasks), follow, out / FOLDER, progress=progress)
@@ -81,7 +82,8 @@ class YvosBenchmark:
         """J and F of `results/VIDEO/FRAME.png`, over the annotated frames after each object's first one.
 
         G is the mean of J and F over seen and unseen classes, as the server computes it. None where there is nothing to
-        score. Raises UsageError that names a file that is missing, of another size, or has other objects.
+        score: in the published validation set, whose masks show objects where they enter and nobody else, so that an
+        object that a mask lacks may be there all the same. Raises UsageError that names a file that is missing, of another size, or has other objects.
         """
         if not results.is_dir():
             raise UsageError(f"{results}: there is no such folder; expected a folder of masks for every video")
@@ -103,12 +105,14 @@ class YvosBenchmark:
             split=self.dataset.split,
             settings=settings,
             versions=versions(),
-            notes=notes,
+            notes=self.dataset.notes + notes,
         )
 
 
 def _score_video(video: YvosVideo, folder: Path, seen: frozenset[str] | None) -> dict[str, ObjectScore]:
     entries = video.entries()
+    if not video.shows_all():
+        return {}
     if folder.is_dir():
         check_frames(folder, pictures(folder), (), video.clip.names)
     order = {name: index for index, name in enumerate(video.clip.names)}

@@ -11,7 +11,7 @@ import numpy as np
 from segic.errors import UsageError
 from segic_vos.frames import Annotation
 
-from .clips import Clip, listing, pictures
+from .clips import Clip, listing, part_of, pictures
 from .masks import Labels, ids_in, read_labels, read_palette
 from .result import described
 
@@ -50,6 +50,12 @@ class YvosVideo:
             annotations[name] = Annotation(labels, ids, None, read_palette(self.clip.masks[name]))
         return annotations
 
+    def shows_all(self) -> bool:
+        """Whether a mask shows more than the objects that enter with it. If none does, as in the published validation
+        set, what a mask lacks is not labelled rather than absent."""
+        entries = self.entries()
+        return any(entries[id_] != name for name in self.annotated for id_ in ids_in(self.labels(name)))
+
     def labels(self, name: str) -> Labels:
         """(H, W) ids of an annotated frame."""
         return read_labels(self.clip.masks[name])
@@ -62,12 +68,14 @@ class YvosVideo:
 
 @dataclass(frozen=True)
 class YvosDataset:
-    """videos of one split. seen: the classes of the training set, None where that is not known."""
+    """videos of one split. seen: the classes of the training set, None where that is not known. notes: what a reader of
+    the scores must know."""
 
     root: Path
     split: str
     videos: tuple[YvosVideo, ...]
     seen: frozenset[str] | None
+    notes: tuple[str, ...] = ()
 
 
 def find_yvos(
@@ -108,7 +116,8 @@ def find_yvos(
     if not wanted:
         raise UsageError(f"{masks} holds no folders of masks; found {listing(masks)}")
     videos = tuple(_video(name, images, masks, full if all_frames else images, meta) for name in wanted)
-    return YvosDataset(root, base.name, videos, _seen(base, seen))
+    notes = part_of(len(videos), len(names), f"videos of {base.name}")
+    return YvosDataset(root, base.name, videos, _seen(base, seen), notes)
 
 
 def _video(name: str, images: Path, masks: Path, frames: Path, meta: Mapping[str, Any] | None) -> YvosVideo:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from segic.errors import SegicError, UsageError
 from segic_benchmarks.davis import DavisBenchmark
@@ -208,6 +208,52 @@ def test_an_object_that_is_not_in_the_first_frame_does_not_count_and_is_noted(da
     assert result.notes == ("one: object 4 first appears in frame 00002 and does not count, as in the toolkit",)
 
 
+def test_an_object_that_enters_with_a_smaller_id_counts_and_is_noted(davis: Path, tmp_path: Path) -> None:
+    for path in (davis / "Annotations/480p/two").iterdir():
+        labels = read_labels(path).astype(np.int32)
+        labels = np.choose(labels, [0, 1, 3])
+        if path.stem >= "00002":
+            labels[30:38, 30:38] = 2
+        write_labels(path, labels)
+    results = perfect(davis, tmp_path / "results", "one", "two")
+    for path in (results / "two").iterdir():
+        labels = read_labels(path)
+        write_labels(path, np.where(labels == 2, 0, labels))  # no method is given it
+    result = bench(davis).score(results, {})
+    assert result.rows["two/1"]["J&F"] == result.rows["two/3"]["J&F"] == 1.0
+    assert result.rows["two/2"]["J mean"] == pytest.approx(1 / 3)  # of the three frames scored, it is in two
+    assert result.notes == (
+        "two: object 2 first appears in frame 00002 and counts, as in the toolkit, although no method is given it",
+    )
+
+
+@pytest.mark.parametrize("year", [2016, 2017])
+def test_a_truth_with_soft_edges_is_refused(davis: Path, tmp_path: Path, year: int) -> None:
+    results = perfect(davis, tmp_path / "results", "one", "white")
+    benchmark, white = bench(davis, year, split="all", sequences=["one", "white"]), davis / "Annotations/480p/white"
+    hard = Image.new("L", (48, 40))
+    hard.paste(255, (8, 8, 40, 32))
+    soft = hard.filter(ImageFilter.GaussianBlur(1))
+    soft.save(white / "00002.png")
+    with pytest.raises(UsageError, match=r"white/00002\.png has \d+ beside 255, which the first mask has alone"):
+        benchmark.score(results, {})
+    hard.resize((45, 37), Image.Resampling.BICUBIC).resize((48, 40), Image.Resampling.BICUBIC).save(white / "00000.png")
+    with pytest.raises(UsageError, match=r"white/00000\.png has \d+ different values above 0, as a mask with soft edges"):
+        benchmark.score(results, {})
+
+
+def test_a_sequence_too_short_to_be_scored_is_named_before_anything_runs(davis: Path, tmp_path: Path) -> None:
+    for path in davis.glob("*/480p/two/*"):
+        if path.stem > "00001":
+            path.unlink()
+    with pytest.raises(UsageError, match="sequence two has 2 frames; .* at least 3 are needed"):
+        bench(davis).run(stepping(never), tmp_path / "out", {})
+
+
+def never() -> Session:
+    raise AssertionError("no model should be asked")
+
+
 def test_first_and_last_frame_may_be_missing(davis: Path, tmp_path: Path) -> None:
     results = perfect(davis, tmp_path / "results", "one", "two")
     for frame in ("00000", "00004"):
@@ -292,6 +338,15 @@ def test_truth_of_two_sizes_and_an_empty_first_mask(davis: Path, tmp_path: Path)
         bench(davis).score(results, {})
 
 
+def test_a_part_of_a_split_and_a_list_of_ones_own_are_noted(davis: Path, tmp_path: Path) -> None:
+    assert find_davis(davis, 2017).notes == ()
+    assert find_davis(davis, 2017, split="all").notes == ()
+    assert find_davis(davis, 2017, sequences=["two"]).notes == ("only 1 of the 2 sequences of val",)
+    (tmp_path / "val.txt").write_text("one\n")
+    own = find_davis(davis, 2017, split=str(tmp_path / "val.txt"))
+    assert own.notes == (f"the split is a list of one's own, {tmp_path / 'val.txt'}",)
+
+
 # --- runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +380,17 @@ def test_a_stopped_run_goes_on_where_it_was(davis: Path, tmp_path: Path, copying
     result = benchmark.run(breaking, tmp_path / "out", {})
     assert result is not None
     assert len(seen) == 5  # only "two" was run again
+
+
+def test_a_run_does_not_go_on_with_other_data_of_the_same_names(
+    davis: Path, tmp_path: Path, copying: NewSession
+) -> None:
+    bench(davis).run(stepping(copying), tmp_path / "out", {})
+    bench(davis).run(stepping(never), tmp_path / "out", {})  # nothing is left to do
+    picture = davis / "JPEGImages/480p/two/00000.png"
+    Image.open(picture).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(picture)
+    with pytest.raises(UsageError, match=r"other settings \(data_sha256 was '\w{16}' and is '\w{16}'\)"):
+        bench(davis).run(stepping(never), tmp_path / "out", {})
 
 
 def test_runs_of_other_settings_do_not_mix(davis: Path, tmp_path: Path, copying: NewSession) -> None:

@@ -85,6 +85,25 @@ def test_folds_beside_table_2() -> None:
     assert make_report([result("fss1000", 0.5)]).folds() == []
 
 
+def test_settings_of_one_model_are_rows_of_their_own() -> None:
+    def at(tokens: int | None, size: int = 476) -> dict[str, object]:
+        return {"model": {**MODEL["model"], "size": size}, "tokens": tokens}
+
+    fast = result("davis17", 0.5, settings=at(900))
+    whole = [result("davis17", 0.6, settings=at(None)), result("davis16", 0.7, settings=at(None))]
+    pictures = result("fss1000", 0.8)  # says nothing of tokens
+    report = make_report([fast, *whole, pictures])
+    assert [row.method for row in report.own] == [
+        "segic-s (01234567), 900 tokens",
+        "segic-s (01234567), whole frames",
+        "segic-s (01234567)",
+    ]
+    assert set(report.own[1].results) == {"davis17", "davis16"}
+    assert [row.method for row in make_report([whole[0], pictures]).own] == ["segic-s (01234567)"]  # nothing differs
+    sizes = make_report([whole[0], result("davis17", 0.6, settings=at(None, 672))])
+    assert [row.method for row in sizes.own] == ["segic-s (01234567), 476 px", "segic-s (01234567), 672 px"]
+
+
 def test_the_split_and_the_notes_are_said() -> None:
     report = make_report([result("fss1000", 0.5, split="mine", notes=("2 classes",))])
     assert report.remarks[0] == "segic-s (01234567), FSS-1000: split mine; 2 classes"

@@ -14,6 +14,7 @@ from segic.errors import UsageError
 from segic_benchmarks.follow import AnnotationOf, stepping
 from segic_benchmarks.masks import read_labels, write_labels
 from segic_benchmarks.shards import Shard
+from segic_benchmarks.table import result_table
 from segic_benchmarks.yvos import YvosBenchmark
 from segic_benchmarks.yvos_layout import find_yvos
 from segic_vos.frames import Annotation, Frame, FrameResult
@@ -108,11 +109,10 @@ def test_published_validation_masks_give_a_submission_and_no_score(yvos: Path, t
     # As published, the later mask shows the object that enters and not the one that is known already.
     write_labels(yvos / "valid/Annotations/dogs/00010.png", np.where(truth("dogs", "00010") == 3, 3, 0))
     assert find_yvos(yvos).videos[1].entries() == {1: "00000", 3: "00010"}
-    dataset = find_yvos(yvos, sequences=["cats"])
-    outcome = YvosBenchmark(2018, dataset).run(stepping(Adding), tmp_path / "out", {})
+    outcome = YvosBenchmark(2018, find_yvos(yvos)).run(stepping(Adding), tmp_path / "out", {})
     assert outcome is not None
     assert outcome[0].is_file()
-    assert outcome[1] is None
+    assert outcome[1] is None  # "dogs" too: that the later mask lacks object 1 does not mean that it is gone
 
 
 def test_without_training_classes_g_is_over_all_and_says_so(yvos: Path, tmp_path: Path) -> None:
@@ -214,3 +214,16 @@ def test_other_layouts_are_named(yvos: Path, tmp_path: Path) -> None:
     (yvos / "valid/JPEGImages").mkdir()
     with pytest.raises(UsageError, match=r"not a meta\.json of YouTube-VOS"):
         find_yvos(yvos)
+
+
+def test_the_table_shows_each_objects_figures(yvos: Path) -> None:
+    result = YvosBenchmark(2018, find_yvos(yvos)).score(yvos / "valid/Annotations", {})
+    assert result is not None
+    line = next(line for line in result_table(result).splitlines() if line.startswith("dogs/3"))
+    assert line.split()[-2:] == ["100.0", "100.0"]
+
+
+def test_a_part_of_the_videos_is_noted(yvos: Path) -> None:
+    result = YvosBenchmark(2018, find_yvos(yvos, sequences=["dogs"])).score(yvos / "valid/Annotations", {})
+    assert result is not None
+    assert result.notes == ("only 1 of the 2 videos of valid",)
