@@ -88,8 +88,8 @@ def run_published(
 ) -> Timings:
     """Follow the objects of `first`, the first frame's masks, through `frames`, and write them to every sink.
 
-    model: as `published_model` makes it. Stages as `segic_vos.pipeline.run_pipeline` names them: `decode` includes
-    resizing and the way to the device, `masks` everything between the backbone and the labels.
+    model: as `published_model` makes it. Stages as `segic_vos.pipeline.run_pipeline` has them: resizing and the way to
+    the device count to `backbone` on a GPU and to `masks` on a CPU.
     """
     device = model.device
     decode, write = StageClock(), StageClock()
@@ -99,7 +99,9 @@ def run_published(
     first_result = 0.0
     start = time.perf_counter()
     with decode.running():
-        clip = load_clip(model, frames)
+        decoded = tuple(frames)
+    with (backbone if device.type == "cuda" else masks).running():
+        clip = load_clip(model, decoded)
     for index in range(len(clip.frames)):
         pixels = clip.pixels[index : index + 1]
         with backbone.running():

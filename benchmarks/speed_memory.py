@@ -18,12 +18,13 @@ _RESET_PEAK = "5"  # what the kernel takes as "start the high-water mark anew"
 @dataclass
 class Peak:
     """Bytes; None where the system does not say. host: the process's largest resident size. host_before: when the work
-    began, models and libraries included. device: the allocator's largest sum, CUDA only.
+    began, models and libraries included. device, device_before: the same of the allocator's sum, CUDA only.
     """
 
     host: int | None = None
     host_before: int | None = None
     device: int | None = None
+    device_before: int | None = None
 
 
 @contextmanager
@@ -38,6 +39,7 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
+        peak.device_before = torch.cuda.memory_reserved(device)
     try:
         yield peak
     finally:

@@ -13,7 +13,8 @@ _MEBI = 2**20
 _HEADER = (
     ["objects", "size", "dtype", "batch", "procedure"]
     + [f"{stage} ms" for stage in STAGES]
-    + ["whole ms", "CPU ms", "frames/s", "spread", "not backbone", "of limit", "host MiB", "more", "device MiB", "J&F"]
+    + ["whole ms", "CPU ms", "frames/s", "spread", "not backbone", "of limit"]
+    + ["host MiB", "more", "device MiB", "more", "J&F"]
 )
 
 
@@ -30,7 +31,8 @@ def as_text(report: SpeedReport) -> str:
         "",
         "Times are a frame's; stages of segic overlap, so `whole` may be less than their sum. masks: all else that",
         "comes between frames and masks; on a GPU the backbone's time includes preparing its pictures. of limit: the",
-        "rate of its operations against a matrix product's in the same run. more: host memory beyond that before.",
+        "rate of its operations against a matrix product's in the same run. more: memory beyond that before, when both",
+        "procedures' models were there already.",
         "",
         *_limits(report),
         *(line for result in report.cells for line in _comparison(result)),
@@ -51,7 +53,6 @@ def write_report(report: SpeedReport, folder: Path, text_json: str) -> tuple[Pat
 def _row(result: CellResult, procedure: Procedure) -> list[str]:
     own = procedure is result.segic
     peak = procedure.peaks()
-    more = None if peak.host is None or peak.host_before is None else peak.host - peak.host_before
     return [
         str(result.cell.objects),
         f"{procedure.canvas[1]}x{procedure.canvas[0]}",
@@ -66,10 +67,15 @@ def _row(result: CellResult, procedure: Procedure) -> list[str]:
         percent(procedure.beside_backbone) + " %",
         percent(procedure.backbone_share) + " %",
         _mebibytes(peak.host),
-        _mebibytes(more),
+        _mebibytes(_more(peak.host, peak.host_before)),
         _mebibytes(peak.device),
+        _mebibytes(_more(peak.device, peak.device_before)),
         percent(procedure.scores),
     ]
+
+
+def _more(peak: int | None, before: int | None) -> int | None:
+    return None if peak is None or before is None else peak - before
 
 
 def _ms(seconds: Spread) -> str:
@@ -134,6 +140,6 @@ def _cost_of_objects(cells: Sequence[CellResult]) -> list[str]:
             cpu = other.segic.cpu.median / base.segic.cpu.median
             lines.append(
                 f"{other.cell.objects} objects cost {wall:.2f}x of {base.cell.objects} ({cpu:.2f}x in CPU time), "
-                f"{other.segic.dtype}, batch {other.cell.batch}"
+                f"size {other.cell.size or 'own'}, {other.segic.dtype}, batch {other.cell.batch}"
             )
     return lines

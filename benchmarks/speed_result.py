@@ -94,7 +94,7 @@ class Procedure:
         def largest(name: str) -> int | None:
             return max((v for v in (getattr(s.peak, name) for s in self.samples) if v is not None), default=None)
 
-        return Peak(largest("host"), largest("host_before"), largest("device"))
+        return Peak(*(largest(name) for name in ("host", "host_before", "device", "device_before")))
 
 
 @dataclass(frozen=True)

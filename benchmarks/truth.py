@@ -91,8 +91,8 @@ def survey(clip: Clip, *, merge: bool) -> Truth:
     if first == (VOID,) and void is not None:
         other = next(id_ for id_ in present if id_ != VOID)
         raise UsageError(
-            f"{clip.masks[present[other]]} has {other} beside 255, which the first mask has alone: soft edges? Make the "
-            "masks hard, 0 and 255 or ids, since beside ids 255 means undecided"
+            f"{clip.masks[present[other]]} has {other} beside 255, which the first mask has alone: soft edges? Make "
+            "the masks hard, 0 and 255 or ids, since beside ids 255 means undecided"
         )
     if not started:
         raise UsageError(f"{clip.masks[clip.names[0]]} is empty; the first mask must show the objects to follow")

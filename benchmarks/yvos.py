@@ -83,7 +83,8 @@ class YvosBenchmark:
 
         G is the mean of J and F over seen and unseen classes, as the server computes it. None where there is nothing to
         score: in the published validation set, whose masks show objects where they enter and nobody else, so that an
-        object that a mask lacks may be there all the same. Raises UsageError that names a file that is missing, of another size, or has other objects.
+        object that a mask lacks may be there all the same. Raises UsageError that names a file that is missing, of
+        another size, or has other objects.
         """
         if not results.is_dir():
             raise UsageError(f"{results}: there is no such folder; expected a folder of masks for every video")

@@ -125,6 +125,8 @@ def _score(
 
     if shard:
         raise UsageError("--shard splits the running of a model; scoring with --results is not split")
+    if out is not None and (out / "settings.json").is_file():
+        raise UsageError(f"{out} holds a model's run, whose result would be lost; choose another folder with --out")
     with progress_bar(len(work.items), work.unit, quiet) as progress:
         result = bench.score(results, {"results": str(results), **work.settings}, progress=progress)
     if result is not None and out is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -58,8 +59,20 @@ def sized(
         choice.model,
         quality=quality,
         size=choice.size,
-        own_weights=choice.weights is not None,
+        own_weights=choice.weights is not None and not _looks_as(choice.model, choice.weights),
         device="cpu" if everywhere else choose_device(choice.device).type,
         fovea=fovea,
     )
     return replace(choice, size=chosen.size), chosen
+
+
+def _looks_as(model: str, weights: Path) -> bool:
+    """Whether a decoder of the user's looks at pictures as the model that has the name, whose qualities are then its
+    own as well: one trained by the model's recipe does."""
+    from segic.loading import config_in
+    from segic.presets import find_preset
+
+    own, preset = config_in(weights), find_preset(model).config
+    return own is not None and all(
+        getattr(own, name) == getattr(preset, name) for name in ("backbone", "layers", "canvas", "size")
+    )

@@ -29,6 +29,15 @@ def build_decoder(config: ModelConfig) -> Decoder:
     return Decoder(config, width, width)
 
 
+def config_in(path: Path) -> ModelConfig | None:
+    """The configuration that a decoder's file carries, from its header alone; None where it has none that can be read,
+    of which `load_decoder` tells more."""
+    try:
+        return ModelConfig.from_dict(json.loads(read_header(path)[1]["config"]))
+    except (KeyError, ValueError, TypeError, AttributeError, UsageError):
+        return None
+
+
 def load_decoder(path: Path, config: ModelConfig) -> tuple[Decoder, ModelConfig]:
     """The decoder of a safetensors file, and its configuration: the file's own where it carries one, else `config`.
 

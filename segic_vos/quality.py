@@ -83,10 +83,10 @@ def choose_size(
 ) -> SizeChoice:
     """The size to run `model` at.
 
-    own_weights: the decoder is the user's, and knows its own size. device: its type ("cpu", "cuda", "mps"). Where
-    nothing is asked for, CUDA devices take the best quality, since they have the speed to spare, and others the
-    balanced one. fovea: whether a quality's frames are foveated; None for on CPUs only, since GPUs would rather have
-    frames encoded ahead.
+    own_weights: the decoder is another one than the model's, and knows its own size. device: its type ("cpu", "cuda",
+    "mps"). Where nothing is asked for, CUDA devices take the best quality, since they have the speed to spare, and
+    others the balanced one. fovea: whether a quality's frames are foveated; None for on CPUs only, since GPUs would
+    rather have frames encoded ahead.
     Raises UsageError where both are given, for a model without measured sizes, and for a fovea beside a size.
     """
     if quality is not None and size is not None:

@@ -237,8 +237,9 @@ def test_a_truth_with_soft_edges_is_refused(davis: Path, tmp_path: Path, year: i
     soft.save(white / "00002.png")
     with pytest.raises(UsageError, match=r"white/00002\.png has \d+ beside 255, which the first mask has alone"):
         benchmark.score(results, {})
-    hard.resize((45, 37), Image.Resampling.BICUBIC).resize((48, 40), Image.Resampling.BICUBIC).save(white / "00000.png")
-    with pytest.raises(UsageError, match=r"white/00000\.png has \d+ different values above 0, as a mask with soft edges"):
+    cubic = Image.Resampling.BICUBIC
+    hard.resize((45, 37), cubic).resize(hard.size, cubic).save(white / "00000.png")
+    with pytest.raises(UsageError, match=r"white/00000\.png has \d+ different values above 0, as a mask with soft"):
         benchmark.score(results, {})
 
 
@@ -246,7 +247,7 @@ def test_a_sequence_too_short_to_be_scored_is_named_before_anything_runs(davis: 
     for path in davis.glob("*/480p/two/*"):
         if path.stem > "00001":
             path.unlink()
-    with pytest.raises(UsageError, match="sequence two has 2 frames; .* at least 3 are needed"):
+    with pytest.raises(UsageError, match=r"sequence two has 2 frames; .* at least 3 are needed"):
         bench(davis).run(stepping(never), tmp_path / "out", {})
 
 

@@ -78,6 +78,16 @@ def test_the_saved_masks_score_the_same(davis: Path, tmp_path: Path) -> None:
     assert json.loads((again / "result.json").read_text()) == second
 
 
+def test_scores_of_saved_masks_do_not_replace_a_models_result(davis: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert bench("davis17", "--data", davis, "--out", out).exit_code == 0
+    before = (out / "result.json").read_bytes()
+    refused = bench("davis17", "--data", davis, "--results", out / "masks", "--out", out)
+    assert refused.exit_code == 2
+    assert "holds a model's run" in refused.stderr
+    assert (out / "result.json").read_bytes() == before
+
+
 def test_shards(davis: Path, tmp_path: Path) -> None:
     first = bench("davis17", "--data", davis, "--out", tmp_path / "out", "--shard", "0/2", "-q")
     assert first.exit_code == 0
