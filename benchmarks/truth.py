@@ -97,8 +97,8 @@ def survey(clip: Clip, *, merge: bool) -> Truth:
     if not started:
         raise UsageError(f"{clip.masks[clip.names[0]]} is empty; the first mask must show the objects to follow")
     if merge:
-        ids = (VOID if objects == [VOID] else 1,)
-        return Truth(clip, ids, ids, frozenset(present), True, void, size)
+        one = (VOID if objects == [VOID] else 1,)
+        return Truth(clip, one, one, frozenset(present), True, void, size)
     late = sorted(id_ for id_ in objects if id_ > max(started))
     notes = tuple(
         f"{clip.name}: object {id_} first appears in frame {present[id_]} and does not count, as in the toolkit"
