@@ -142,11 +142,11 @@ def test_differences_are_shown_by_key() -> None:
 
 def test_data_sets_with_a_cache_of_their_own() -> None:
     recipe = load_recipe("segic-s")
-    assert recipe.data.caches == {("scenes",): (800, 21), ("lookalikes",): (1200, 22)}
+    assert recipe.data.caches == {("scenes",): (800, 31), ("lookalikes",): (1200, 32)}
     shared = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.cached=50", "data.cache_seed=2"])
-    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (1200, 22)}
+    assert shared.data.caches == {("scenes",): (50, 2), ("lookalikes",): (1200, 32)}
     left_out = load_recipe("segic-s", ["data.sets.scenes.cached=0", "data.sets.scenes.weight=0.0"])
-    assert left_out.data.caches == {("lookalikes",): (1200, 22)}
+    assert left_out.data.caches == {("lookalikes",): (1200, 32)}
     with pytest.raises(UsageError, match=r"data\.sets\.scenes is not cached, lookalikes is: give each"):
         load_recipe("segic-s", ["data.sets.scenes.cached=0"])
     assert recipe.data.sets["lookalikes"].scenes is not None
