@@ -14,13 +14,15 @@ def partition(weights: Tensor, least: float = 0.5) -> Tensor:
 
     least: the share of a token that an entity must cover to own it where no other entity does; the background needs the
     rest. Below a half, thin parts own tokens too, which they hardly ever cover by majority. An entity too small to own
-    any token gets the one that it covers most.
+    any token gets, of those that it covers, the one that it covers most and that is not another one's only token.
     """
     flat = weights.flatten(1)
     background = (1 - flat.sum(0, keepdim=True)) * (least / (1 - least))
     owner = torch.cat([background, flat]).argmax(0)
-    position = torch.arange(len(owner), device=flat.device)
+    position, none = torch.arange(len(owner), device=flat.device), owner.new_zeros(len(flat) + 1)
     for number, own in enumerate(flat, 1):
-        lost = (own.amax() > 0) & ~(owner == number).any()
-        owner = torch.where(lost & (position == own.argmax()), number, owner)
+        counts = none.scatter_add(0, owner, torch.ones_like(owner))
+        free = own.masked_fill((owner > 0) & (counts[owner] == 1), 0)
+        lost = (free.amax() > 0) & ~(owner == number).any()
+        owner = torch.where(lost & (position == free.argmax()), number, owner)
     return owner

@@ -29,9 +29,22 @@ def test_partition_gives_small_entities_their_best_token():
 
 
 def test_partition_makes_up_for_a_token_that_was_given_away():
-    """The first has none by right and takes the second's only one; that then takes the best of its own."""
+    """The first has none by right, and what it covers is the second's only one."""
     assert partition(torch.tensor([[[0.3, 0.0, 0.0]], [[0.6, 0.0, 0.0]]])).tolist() == [2, 0, 0]
     assert partition(torch.tensor([[[0.3, 0.0, 0.0]], [[0.6, 0.2, 0.0]]])).tolist() == [2, 0, 0]
+
+
+def test_small_entities_that_share_a_token_do_not_rob_each_other():
+    assert partition(torch.tensor([[[0.3, 0.1, 0.0]], [[0.4, 0.0, 0.0]]])).tolist() == [2, 1, 0]
+    # An entity with several tokens gives one away, not its last one.
+    assert partition(torch.tensor([[[0.9, 0.6, 0.0]], [[0.1, 0.2, 0.0]], [[0.0, 0.1, 0.0]]])).tolist() == [1, 2, 0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 6), st.integers(6, 30), st.integers(0, 999))
+def test_whoever_covers_enough_tokens_owns_one(entities, tokens, seed):
+    owner = partition(coverage(entities, tokens, seed) * 0.3)  # everyone covers something of every token
+    assert set(range(1, entities + 1)) <= set(owner.tolist())
 
 
 @pytest.mark.parametrize(("least", "owned"), [(0.5, [0, 0, 0, 1]), (0.3, [0, 0, 1, 1]), (0.15, [0, 1, 1, 1])])
