@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,13 +84,15 @@ def segment(
         "versions": versions(),
     }
     # Encoded once, however many targets there are.
-    prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])
+    with _memory_to_spare("the examples"):
+        prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])
     statuses = []
     with talker.bar(len(targets), "images") as advance:
         for target, folder in zip(targets, folders, strict=True):
             try:
-                pixels = read_rgb(target)
-                result = write_image_result(folder, target, pixels, model.segment(pixels, prompt), shown, facts)
+                with _memory_to_spare(str(target)):
+                    pixels = read_rgb(target)
+                    result = write_image_result(folder, target, pixels, model.segment(pixels, prompt), shown, facts)
             except SegicError as error:
                 if as_json:
                     click.echo(json.dumps({"target": str(target), "status": "failed", "reason": str(error)}))
@@ -110,6 +113,22 @@ def segment(
                 )
     if statuses:
         raise Failure(f"{len(statuses)} of {len(targets)} targets failed", max(statuses))
+
+
+@contextmanager
+def _memory_to_spare(what: str) -> Iterator[None]:
+    """Raises SegicError where memory runs out inside."""
+    from segic_vos.batches import is_out_of_memory
+
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise SegicError(
+            f"{what}: out of memory ({error}); every id takes memory for each pixel of the picture: give fewer at a "
+            "time, or smaller pictures"
+        ) from error
 
 
 def _folders(targets: Sequence[Path], out: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> list[Path]:
@@ -133,7 +152,9 @@ def _folders(targets: Sequence[Path], out: Path | None, inputs: Sequence[Path], 
     for folder in folders:
         if folder.exists() and not folder.is_dir():
             raise UsageError(f"{folder} is a file; --out must name a folder")
-        if (folder / "mask.png").exists() and not overwrite:
+        if (folder / "frames.jsonl").exists():
+            raise UsageError(f"{folder} holds a video's masks; --out names another folder")
+        if any((folder / name).exists() for name in OUTPUT_NAMES) and not overwrite:
             raise UsageError(f"{folder} holds a result already: --overwrite replaces it, --out names another folder")
         written = {(folder / name).resolve() for name in OUTPUT_NAMES}
         lost = [given for given in inputs if given.resolve() in written]

@@ -88,15 +88,20 @@ def fetch(names: tuple[str, ...], path: Path | None, sha256: str | None, force: 
         raise UsageError(f"--path and --sha256 belong to one NAME, not to {len(names)}: {', '.join(names)}")
     if path and (find(names[0]).asset or find(names[0]).kind == "text"):
         raise UsageError(f"{names[0]} is not kept in the cache, so --path cannot fill it: {find(names[0]).source}")
+    if sha256 and (find(names[0]).asset or find(names[0]).kind == "text"):
+        raise UsageError(f"{names[0]} is not downloaded, so --sha256 cannot check it: {find(names[0]).source}")
+    given_hash = sha256.lower() if sha256 else None
     wanted = dict.fromkeys(name for given in names for name in (given, *find(given).needs))
     results: list[dict[str, str]] = []
     with ByteBars() as progress:
         for name in wanted:
+            own_hash = given_hash if name == names[0] else None
             if path and name == names[0]:
+                if own_hash and path.is_file() and (found := file_sha256(path, progress)) != own_hash:
+                    raise UsageError(f"{path} has the sha256 {found}, expected {own_hash}")
                 ready = install(path, name, progress=progress)
             else:
-                given_hash = sha256.lower() if sha256 and name == names[0] else None
-                ready = resolve(name, force=force, sha256=given_hash, progress=progress)
+                ready = resolve(name, force=force, sha256=own_hash, progress=progress)
             results.append({"name": name, "path": str(ready), "sha256": file_sha256(ready, progress)})
     if as_json:
         _print_json(results)

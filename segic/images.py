@@ -81,6 +81,11 @@ def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncode
     words: dict[int, str | None] = {}
     for number, example in enumerate(examples, start=1):
         picture = to_batch(example.image)
+        if example.mask.dtype.kind not in "bui":
+            raise UsageError(
+                f"example {number}: the mask is {example.mask.dtype}; expected integer ids, or a boolean mask, such as "
+                "soft > 0.5"
+            )
         labels = example.mask.astype(np.int32)
         if labels.ndim != 2:
             raise UsageError(f"example {number}: the mask has the shape {labels.shape}; expected (H, W)")

@@ -8,6 +8,7 @@ import torch
 
 from segic import __version__
 from segic.backbones import build_backbone, width_of
+from segic.backbones.dinov2 import PATCH
 from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
@@ -109,6 +110,11 @@ def load_model(
     )
     if size is not None:
         config = replace(config, size=size)
+    if config.canvas == "square" and config.size % PATCH:
+        near = config.size // PATCH * PATCH
+        raise UsageError(
+            f"size {config.size}: {name} sees squares of whole patches of {PATCH} pixels; give {near} or {near + PATCH}"
+        )
     try:
         backbone = build_backbone(config.backbone, config.layers, backbone_path).to(device=target, dtype=precision)
         decoder = decoder.to(device=target, dtype=_decoder_dtype(precision, target))

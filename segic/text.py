@@ -76,8 +76,8 @@ class ClipTextEncoder:
                 from transformers import AutoTokenizer, CLIPTextModel
             except ImportError as error:
                 raise UsageError(
-                    "text prompts need the package transformers, which is not installed: pip install 'segic[hf]', or "
-                    "leave the text out"
+                    "models that take text need its encoder, with a text or without, and that the package "
+                    "transformers, which is not installed: pip install 'segic[hf]'"
                 ) from error
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source)

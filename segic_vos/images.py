@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 
+_FIGURE_ROWS = 20  # more make a picture that few programs open
 OUTPUT_NAMES = ("mask.png", "overlay.png", "figure.png", "summary.json")  # in a target's folder
 
 
@@ -104,7 +106,8 @@ def _figure(
 ) -> Picture:
     """A row for each entity: its example, the propagated mask on the target, the result (the paper's figure 4).
 
-    All propagated masks share one colour scale, from the smallest value to the largest.
+    Of more than _FIGURE_ROWS entities the first ones are shown. All propagated masks share one colour scale, from the
+    smallest value to the largest.
     """
     low, high = float(segmented.propagated.min()), float(segmented.propagated.max())
     scale = f"propagated mask, {low:.2f} (blue) to {high:.2f} (red)"
@@ -119,7 +122,8 @@ def _figure(
             Panel("result", overlay),
         ]
 
-    return figure(row(key, mask) for key, mask in zip(segmented.ids, segmented.propagated, strict=True))
+    rows = (row(key, mask) for key, mask in zip(segmented.ids, segmented.propagated, strict=True))
+    return figure(islice(rows, _FIGURE_ROWS))
 
 
 def _fitted(propagated: NDArray[np.float32], pixels: Picture) -> NDArray[np.float32]:

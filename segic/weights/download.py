@@ -22,10 +22,13 @@ class _InterruptedError(Exception):
     """The transfer ended early; what arrived is in the .part file."""
 
 
-def download(url: str, target: Path, *, sha256: str | None = None, progress: Progress | None = None) -> str:
+def download(
+    url: str, target: Path, *, sha256: str | None = None, progress: Progress | None = None, name: str = "NAME"
+) -> str:
     """Fetch `url` into the file `target` and return the sha256 that was found.
 
-    target: its folder exists. It appears only when it is complete and, where `sha256` is given, has that hash.
+    target: its folder exists. It appears only when it is complete and, where `sha256` is given, has that hash. name: of
+    the weight file that it is for, for messages.
     Raises SegicError when the network or the server fails (the part that arrived is kept and resumed by the next call)
     and when the hash is wrong (nothing is kept).
     """
@@ -37,7 +40,7 @@ def download(url: str, target: Path, *, sha256: str | None = None, progress: Pro
             break
         except _InterruptedError as error:
             if attempt == ATTEMPTS or _size(part) == before:  # another try helps only a transfer that moved
-                raise SegicError(_failure(url, part, str(error))) from error
+                raise SegicError(_failure(url, part, str(error), name)) from error
         except OSError as error:
             raise SegicError(f"{part} cannot be written: {error}") from error
     found = file_sha256(part, progress)
@@ -125,9 +128,9 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _failure(url: str, part: Path, reason: str) -> str:
+def _failure(url: str, part: Path, reason: str, name: str) -> str:
     kept = f" {_size(part)} bytes are kept and the next call goes on from there." if _size(part) else ""
     return (
-        f"{url} could not be downloaded: {reason}.{kept} Without a network, get the file another way and give its path "
-        "to `segic models fetch --path`"
+        f"{url} could not be downloaded: {reason}.{kept} Without a network, get the file another way and give its "
+        f"path: `segic models fetch {name} --path FILE`"
     )

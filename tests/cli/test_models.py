@@ -85,7 +85,9 @@ def test_fetch_from_a_path_then_from_the_cache(tiny, home):
 
 
 def test_fetch_without_a_network(tiny):
-    assert "127.0.0.1:9/tiny.pth could not be downloaded" in call("fetch", "dinov2-t", status=1).stderr
+    said = call("fetch", "dinov2-t", status=1).stderr
+    assert "127.0.0.1:9/tiny.pth could not be downloaded" in said
+    assert "`segic models fetch dinov2-t --path FILE`" in said
 
 
 def test_fetch_takes_what_a_decoder_needs(tiny, tmp_path, monkeypatch):
@@ -102,6 +104,19 @@ def test_fetch_options_that_do_not_fit(tiny):
     assert "belong to one NAME" in call("fetch", "dinov2-t", "dinov2-l", "--path", tiny, status=2).stderr
     assert "not kept in the cache" in call("fetch", "clip-l-text", "--path", tiny, status=2).stderr
     assert "does not exist" in call("fetch", "dinov2-t", "--path", tiny.with_name("no.pth"), status=2).stderr
+
+
+def test_a_given_hash_is_compared_wherever_the_file_comes_from(tiny, home):
+    right, wrong = hashlib.sha256(tiny.read_bytes()).hexdigest(), "1" * 64
+    said = call("fetch", "dinov2-t", "--path", tiny, "--sha256", wrong, status=2).stderr
+    assert f"has the sha256 {right}, expected {wrong}" in said
+    assert not (home / "dinov2-t.safetensors").exists()
+    call("fetch", "dinov2-t", "--path", tiny, "--sha256", right.upper())
+    call("fetch", "dinov2-t", "--sha256", right)  # in the cache by now
+    said = call("fetch", "dinov2-t", "--sha256", wrong, status=1).stderr
+    assert f"made of a file with the sha256 {right}, expected {wrong}" in said
+    said = call("fetch", "segic-s", "--sha256", wrong, status=2).stderr
+    assert "is not downloaded, so --sha256 cannot check it" in said
 
 
 def test_verify(tiny, home):

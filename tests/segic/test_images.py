@@ -123,6 +123,11 @@ def test_mask_with_channels(dense_model):
         dense_model.prepare([Example(picture(), mask)])
 
 
+def test_soft_masks_are_refused(dense_model):
+    with pytest.raises(UsageError, match="example 1: the mask is float64; expected integer ids, or a boolean mask"):
+        dense_model.prepare([Example(picture(), labels(1) * 0.9)])
+
+
 @pytest.mark.parametrize("image", [picture()[..., 0], picture() / 255, np.zeros((4, 4, 4), np.uint8)])
 def test_images_of_another_kind(dense_model, image):
     with pytest.raises(UsageError, match=r"expected uint8 of shape \(H, W, 3\), RGB"):

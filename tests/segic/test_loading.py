@@ -114,6 +114,15 @@ def test_a_configuration_of_another_version(tiny, said, dense_config):
         segic.load_model(**tiny)
 
 
+def test_squares_are_of_whole_patches(tiny, tmp_path, dense_config):
+    square = replace(dense_config, canvas="square")
+    save_decoder(tmp_path / "square.safetensors", square, json.dumps(square.as_dict()))
+    given = {**tiny, "weights": tmp_path / "square.safetensors"}
+    assert segic.load_model(**given, size=126).config.size == 126
+    with pytest.raises(UsageError, match=r"size 150: segic-t sees squares of .* 14 pixels; give 140 or 154"):
+        segic.load_model(**given, size=150)
+
+
 @pytest.mark.parametrize("size", [1, 111, 2017, -5])
 def test_a_size_that_makes_no_sense(tiny, size):
     with pytest.raises(UsageError, match=f"size {size}: expected 112 to 2016"):

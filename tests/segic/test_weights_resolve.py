@@ -214,6 +214,12 @@ def test_local_pth_is_converted_once(tiny, tmp_path, home, monkeypatch):
     torch.testing.assert_close(load_tensors(resolve("dinov2-t", mine)), tiny_state(seed=1), rtol=0, atol=0)
 
 
+def test_official_tensors_may_have_what_is_dropped(tiny, tmp_path):
+    mine = tmp_path / "mine.safetensors"
+    weights.save_tensors({**tiny_state(), "mask_token": torch.zeros(1, 8)}, mine, {})
+    assert resolve("dinov2-t", mine) == mine
+
+
 def test_local_safetensors_is_used_where_it_lies(tiny, tmp_path):
     mine = tmp_path / "mine.safetensors"
     weights.save_tensors(tiny_state(), mine, {})
