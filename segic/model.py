@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from segic.images import Example, Prompt, Segmentation
     from segic.text import TextEncoder
 
+MASKS_AT_ONCE = 16  # in full resolution as floats
 MAP_STRIDE = 4  # the paper's propagated mask is computed at a quarter of the canvas's resolution
 FOVEAE = 32  # about so many numbers of tokens can foveated frames of a size have
 ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that memory does not grow with their number
@@ -216,12 +217,12 @@ class SEGIC:
         """An example from an encoded image and its masks (N, H, W), bool or 0..1, at the frame's size or any other
         resolution of the whole frame; entities: N keys of the caller's.
         """
-        masks = masks.to(self.device).float()
         if self.config.matching is not None:
             size = (SCALE * image.grid[0], SCALE * image.grid[1])
-            fine = image.canvas.cover(masks, size) if self._carry else None
-            weights = image.canvas.cover(masks, image.grid)
+            fine = self._cover(image, masks, size) if self._carry else None
+            weights = self._cover(image, masks, image.grid)
             return self._with_target_model(self._context(image, weights, entities, fine))
+        masks = masks.to(self.device).float()
         source = (masks.shape[-2], masks.shape[-1])
         placed = Canvas(source, image.canvas.picture, image.canvas.padded).place(masks[None])[0]
         weights = token_centres(placed, image.grid)
@@ -229,6 +230,13 @@ class SEGIC:
         if lost.any():  # making a large frame smaller steps over single pixels
             weights[lost] = image.canvas.cover(masks[lost], image.grid)
         return self._context(image, weights, entities)
+
+    def _cover(self, image: Encoded, masks: Tensor, grid: tuple[int, int]) -> Tensor:
+        """`Canvas.cover` on the model's device, a few masks at a time: many of a large picture take gigabytes as
+        floats.
+        """
+        parts = masks.split(MASKS_AT_ONCE)
+        return torch.cat([image.canvas.cover(part.to(self.device), grid) for part in parts])
 
     @torch.no_grad()
     def remember(self, image: Encoded, logits: Tensor, entities: Sequence[int]) -> Context:
