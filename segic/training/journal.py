@@ -12,10 +12,12 @@ import torch
 
 from segic.devices import processor_name, usable_cores
 from segic.errors import SegicError
+from segic.training.feeds import Skipped
 from segic.training.reports import StepReport
 from segic.training.run_folder import RunFolder, append_line, read_lines
 
 EVERY = 25  # steps between lines of the log
+SKIPPED_SAID = 5  # files that cannot be used are named on the terminal, the others in the run's folder only
 
 
 class Journal:
@@ -41,6 +43,8 @@ class Journal:
 
         self._total = steps
         self._board = _board(self._run, start)
+        if self._board is None and not self._quiet:
+            self.say("note: no TensorBoard files, for want of the package: pip install 'segic[train]' has it")
         hidden = self._quiet or not sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, unit=" steps", disable=hidden, file=sys.stderr, dynamic_ncols=True)
 
@@ -50,6 +54,7 @@ class Journal:
             if one.file not in self._seen:
                 self._seen.add(one.file)
                 append_line(self._run.skipped, {"file": one.file, "reason": one.reason})
+                self._say_skipped(one)
         for key, value in report.figures.items():
             self._sums[key] = self._sums.get(key, 0.0) + value
         self._steps += 1
@@ -89,6 +94,12 @@ class Journal:
         if not self._quiet:
             figures = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
             self.say(f"validation after {step} steps: {figures}{' (best so far)' if best else ''}")
+
+    def _say_skipped(self, one: Skipped) -> None:
+        if not self._quiet and len(self._seen) <= SKIPPED_SAID:
+            self.say(f"note: {one.file} is left out: {one.reason}")
+            if len(self._seen) == SKIPPED_SAID:
+                self.say(f"note: others that are left out are listed in {self._run.skipped}")
 
     def say(self, text: str) -> None:
         """A line on standard error, above the bar."""

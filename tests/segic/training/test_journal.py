@@ -45,6 +45,30 @@ def test_a_bar_shows_losses_from_the_first_step(
     assert "loss=0.200, IoU=0.500, images/s=4.0" in shown
 
 
+def test_files_left_out_are_named_and_the_rest_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = RunFolder(tmp_path)
+    journal = Journal(run)
+    journal.begin(0, 100)
+    for step in range(1, 9):
+        journal.step(report(step, skipped=(Skipped(f"{step}.jpg", "does not decode"), Skipped("1.jpg", "again"))))
+    journal.close()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "note: 1.jpg is left out: does not decode"
+    assert said[-1] == f"note: others that are left out are listed in {run.skipped}"
+    assert len(said) == 6
+    assert len(list(read_lines(run.skipped))) == 8
+
+
+def test_without_tensorboard_a_note_says_where_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segic.training.journal._board", lambda run, start: None)
+    journal = Journal(RunFolder(tmp_path))
+    journal.begin(0, 2)
+    journal.close()
+    assert "pip install 'segic[train]'" in capsys.readouterr().err
+
+
 def test_a_resumed_run_lists_no_file_twice(tmp_path: Path) -> None:
     run, broken = RunFolder(tmp_path), (Skipped("a.jpg", "does not decode"),)
     for start in (0, 1):
