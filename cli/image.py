@@ -64,7 +64,7 @@ def segment(
     side by side) and summary.json. A target that cannot be read does not stop the others.
     """
     from segic import Example
-    from segic_vos.images import write_image_result
+    from segic_vos.images import FIGURE_ROWS, write_image_result
     from segic_vos.sources import read_rgb
     from segic_vos.summary import describe_model, versions
 
@@ -83,6 +83,9 @@ def segment(
         ],
         "versions": versions(),
     }
+    ids = {key for each in shown for key in each.annotation.ids}
+    if len(ids) > FIGURE_ROWS:
+        talker.note(f"figure.png shows the first {FIGURE_ROWS} of the {len(ids)} ids")
     # Encoded once, however many targets there are.
     with _memory_to_spare("the examples"):
         prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])

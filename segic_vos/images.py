@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Picture = NDArray[np.uint8]
 
-_FIGURE_ROWS = 20  # more make a picture that few programs open
+FIGURE_ROWS = 20  # more make a picture that few programs open
 OUTPUT_NAMES = ("mask.png", "overlay.png", "figure.png", "summary.json")  # in a target's folder
 
 
@@ -106,7 +106,7 @@ def _figure(
 ) -> Picture:
     """A row for each entity: its example, the propagated mask on the target, the result (the paper's figure 4).
 
-    Of more than _FIGURE_ROWS entities the first ones are shown. All propagated masks share one colour scale, from the
+    Of more than FIGURE_ROWS entities the first ones are shown. All propagated masks share one colour scale, from the
     smallest value to the largest.
     """
     low, high = float(segmented.propagated.min()), float(segmented.propagated.max())
@@ -123,7 +123,7 @@ def _figure(
         ]
 
     rows = (row(key, mask) for key, mask in zip(segmented.ids, segmented.propagated, strict=True))
-    return figure(islice(rows, _FIGURE_ROWS))
+    return figure(islice(rows, FIGURE_ROWS))
 
 
 def _fitted(propagated: NDArray[np.float32], pixels: Picture) -> NDArray[np.float32]:

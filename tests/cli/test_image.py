@@ -204,6 +204,7 @@ def test_the_figure_of_many_ids_stays_a_picture_that_opens(folder):
     Image.fromarray(labels.astype(np.uint8)).save(folder / "ex_mask.png")
     done = program("ex.png", "--example", "ex.png:ex_mask.png", "--many-ids", "--out", "many")
     assert done.exit_code == 0, done.output
+    assert "figure.png shows the first 20 of the 40 ids" in done.stderr
     assert Image.open(folder / "many/figure.png").size[1] == 20 * (360 + 22 + 6)
     assert len(json.loads((folder / "many/summary.json").read_text())["entities"]) == 40
 
