@@ -19,9 +19,13 @@ def partition(weights: Tensor, least: float = 0.5) -> Tensor:
     flat = weights.flatten(1)
     background = (1 - flat.sum(0, keepdim=True)) * (least / (1 - least))
     owner = torch.cat([background, flat]).argmax(0)
-    position, none = torch.arange(len(owner), device=flat.device), owner.new_zeros(len(flat) + 1)
+    ones, none = torch.ones_like(owner), owner.new_zeros(len(flat) + 1)
+    # Hardly ever is anyone without a token, but to ask a GPU for that would be to wait for it.
+    if owner.device.type == "cpu" and bool((none.scatter_add(0, owner, ones)[1:] > 0).all()):
+        return owner
+    position = torch.arange(len(owner), device=flat.device)
     for number, own in enumerate(flat, 1):
-        counts = none.scatter_add(0, owner, torch.ones_like(owner))
+        counts = none.scatter_add(0, owner, ones)
         free = own.masked_fill((owner > 0) & (counts[owner] == 1), 0)
         lost = (free.amax() > 0) & ~(owner == number).any()
         owner = torch.where(lost & (position == free.argmax()), number, owner)
