@@ -77,11 +77,11 @@ def survey(clip: Clip, *, merge: bool) -> Truth:
     size = (0, 0)
     for index, name in enumerate(clip.names):
         labels = read_labels(clip.masks[name])
+        ids_here = ids_in(labels)
         if index == 0:
-            first, size = ids_in(labels), (labels.shape[0], labels.shape[1])
+            first, size = ids_here, (labels.shape[0], labels.shape[1])
         elif labels.shape != size:
             raise UsageError(f"{clip.masks[name]} is {_size(labels.shape)} pixels and the first mask {_size(size)}")
-        ids_here = ids_in(labels)
         _check_ids(clip.masks[name], labels, ids_here)
         for id_ in ids_here:
             present.setdefault(id_, name)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,16 @@ class YvosVideo:
     output: frozenset[str]
     categories: Mapping[int, str]
 
+    @cached_property
+    def shown(self) -> dict[str, tuple[int, ...]]:
+        """Each annotated frame and the objects that its mask shows."""
+        return {name: ids_in(self.labels(name)) for name in self.annotated}
+
     def entries(self) -> dict[int, str]:
         """Each object and the first frame whose mask shows it: where it is given to the method."""
         found: dict[int, str] = {}
-        for name in self.annotated:
-            for id_ in ids_in(self.labels(name)):
+        for name, ids in self.shown.items():
+            for id_ in ids:
                 found.setdefault(id_, name)
         if not found:
             raise UsageError(
@@ -54,7 +60,7 @@ class YvosVideo:
         """Whether a mask shows more than the objects that enter with it. If none does, as in the published validation
         set, what a mask lacks is not labelled rather than absent."""
         entries = self.entries()
-        return any(entries[id_] != name for name in self.annotated for id_ in ids_in(self.labels(name)))
+        return any(entries[id_] != name for name, ids in self.shown.items() for id_ in ids)
 
     def labels(self, name: str) -> Labels:
         """(H, W) ids of an annotated frame."""

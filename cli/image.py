@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,14 @@ from segic.errors import SegicError, UsageError
 
 from .examples import ExampleSpec, parse_example
 from .lazy import Failure, wants_traceback
-from .model_options import ModelChoice, load, model_options
+from .model_options import ModelChoice, load, model_options, out_of_memory_said
 from .progress import Talker, verbosity_options
 
 if TYPE_CHECKING:
     from segic_vos.images import ShownExample
+
+
+_MEMORY = "out of memory, of which every id takes some for each pixel: give fewer at a time, or smaller pictures"
 
 
 @click.group()
@@ -87,13 +89,13 @@ def segment(
     if len(ids) > FIGURE_ROWS:
         talker.note(f"figure.png shows the first {FIGURE_ROWS} of the {len(ids)} ids")
     # Encoded once, however many targets there are.
-    with _memory_to_spare("the examples"):
+    with out_of_memory_said(f"the examples: {_MEMORY}"):
         prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])
     statuses = []
     with talker.bar(len(targets), "images") as advance:
         for target, folder in zip(targets, folders, strict=True):
             try:
-                with _memory_to_spare(str(target)):
+                with out_of_memory_said(f"{target}: {_MEMORY}"):
                     pixels = read_rgb(target)
                     result = write_image_result(folder, target, pixels, model.segment(pixels, prompt), shown, facts)
             except SegicError as error:
@@ -116,22 +118,6 @@ def segment(
                 )
     if statuses:
         raise Failure(f"{len(statuses)} of {len(targets)} targets failed", max(statuses))
-
-
-@contextmanager
-def _memory_to_spare(what: str) -> Iterator[None]:
-    """Raises SegicError where memory runs out inside."""
-    from segic_vos.batches import is_out_of_memory
-
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise SegicError(
-            f"{what}: out of memory ({error}); every id takes memory for each pixel of the picture: give fewer at a "
-            "time, or smaller pictures"
-        ) from error
 
 
 def _folders(targets: Sequence[Path], out: Path | None, inputs: Sequence[Path], *, overwrite: bool) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -67,10 +68,8 @@ def load(choice: ModelChoice, progress: Progress | None = None) -> LoadedModel:
     Raises: UsageError and SegicError as `segic.load_model` does.
     """
     from segic import load_model
-    from segic.errors import SegicError
-    from segic_vos.batches import is_out_of_memory
 
-    try:
+    with out_of_memory_said(f"{choice.model} does not fit into this machine's memory"):
         model = load_model(
             choice.model,
             weights=choice.weights,
@@ -80,8 +79,18 @@ def load(choice: ModelChoice, progress: Progress | None = None) -> LoadedModel:
             size=choice.size,
             progress=progress,
         )
+    return LoadedModel(model, model.files)
+
+
+@contextmanager
+def out_of_memory_said(sentence: str) -> Iterator[None]:
+    """Raises SegicError with this sentence, and what the system said, where memory runs out inside."""
+    from segic.errors import SegicError
+    from segic_vos.batches import is_out_of_memory
+
+    try:
+        yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise SegicError(f"{choice.model} does not fit into this machine's memory: {error}") from error
-    return LoadedModel(model, model.files)
+        raise SegicError(f"{sentence}: {error}") from error

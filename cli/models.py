@@ -86,10 +86,11 @@ def fetch(names: tuple[str, ...], path: Path | None, sha256: str | None, force: 
     names = names or (DEFAULT,)
     if (path or sha256) and len(names) != 1:
         raise UsageError(f"--path and --sha256 belong to one NAME, not to {len(names)}: {', '.join(names)}")
-    if path and (find(names[0]).asset or find(names[0]).kind == "text"):
-        raise UsageError(f"{names[0]} is not kept in the cache, so --path cannot fill it: {find(names[0]).source}")
-    if sha256 and (find(names[0]).asset or find(names[0]).kind == "text"):
-        raise UsageError(f"{names[0]} is not downloaded, so --sha256 cannot check it: {find(names[0]).source}")
+    first = find(names[0])
+    if path and not first.cached:
+        raise UsageError(f"{first.name} is not kept in the cache, so --path cannot fill it: {first.source}")
+    if sha256 and not first.cached:
+        raise UsageError(f"{first.name} is not downloaded, so --sha256 cannot check it: {first.source}")
     given_hash = sha256.lower() if sha256 else None
     wanted = dict.fromkeys(name for given in names for name in (given, *find(given).needs))
     results: list[dict[str, str]] = []
@@ -97,9 +98,7 @@ def fetch(names: tuple[str, ...], path: Path | None, sha256: str | None, force: 
         for name in wanted:
             own_hash = given_hash if name == names[0] else None
             if path and name == names[0]:
-                if own_hash and path.is_file() and (found := file_sha256(path, progress)) != own_hash:
-                    raise UsageError(f"{path} has the sha256 {found}, expected {own_hash}")
-                ready = install(path, name, progress=progress)
+                ready = install(path, name, sha256=own_hash, progress=progress)
             else:
                 ready = resolve(name, force=force, sha256=own_hash, progress=progress)
             results.append({"name": name, "path": str(ready), "sha256": file_sha256(ready, progress)})

