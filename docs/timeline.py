@@ -73,7 +73,7 @@ class Stand:
 
     device: Any = None
     encode: Any = None
-    step_encoded: Any = None
+    submit: Any = None
     write: Any = None
     close: Any = None
 
@@ -92,7 +92,7 @@ def record(video: Path, mask: Path, frames: int, size: int | None) -> list[Span]
         run_pipeline(
             watch.iterate("decode", islice(iter(open_source(video)), frames)),
             Stand(device=model.device, encode=watch.timed("backbone", model.encode, len)),
-            Stand(step_encoded=watch.timed("masks", session.step_encoded)),
+            Stand(submit=watch.timed("masks", session.submit)),
             [Stand(write=watch.timed(stage, each.write), close=each.close) for stage, each in writers.items()],
             annotation_of=lambda frame: masks.at(frame, first=frame.index == 0),
         )

@@ -20,7 +20,7 @@ from segic.errors import UsageError
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.ownership import claims, partition
 from segic.propagation import Context, by_entity, carried_masks, dense_maps
-from segic.renewal import renewed
+from segic.renewal import certain, renewed
 from segic.target_model import fit_target_model
 
 if TYPE_CHECKING:
@@ -270,12 +270,14 @@ class SEGIC:
         return replace(context, target_model=fitted)
 
     @torch.no_grad()
-    def renew(self, example: Context, later: Context, grid: tuple[int, int]) -> Context:
+    def renew(self, example: Context, later: Context, grid: tuple[int, int], scores: Tensor | None = None) -> Context:
         """A given example of a video, its linear model fitted anew to a later frame's predicted masks as well; see
-        `segic.renewal`. Only for models that do so (`ModelConfig.renew_every`). grid: of the tokens.
+        `segic.renewal`. Only for models that do so (`ModelConfig.renew_every`). grid: of the tokens. scores: (n,) of
+        the later frame's entities, that decide whether it is fitted; None: it is.
         """
         assert self.config.matching is not None
-        return renewed(example, later, grid, self.config.matching)
+        sure = None if scores is None else certain(scores, later.covers)
+        return renewed(example, later, grid, self.config.matching, sure)
 
     @torch.no_grad()
     def predict(

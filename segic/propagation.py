@@ -61,6 +61,13 @@ class Context:
         assert model is not None
         return model
 
+    def renewing(self, model: TargetModel | None) -> "Context":
+        """The same with another renewed model, or none. What the host knows of it need not be asked for again."""
+        out = replace(self, renewed=model)
+        if "present" in vars(self):
+            vars(out)["present"] = self.present
+        return out
+
     @property
     def settled(self) -> "Context":
         """The same, with the target model that holds by now as its only one."""

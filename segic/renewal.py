@@ -5,8 +5,7 @@ frame as well, with the masks predicted on it, it knows; but masks that are wron
 frame counts only where its masks can hardly be wrong, and the example's own tokens stay in the fit.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -23,12 +22,11 @@ RING = 2  # tokens around the entities that are no background: there lie their t
 TOUCHED = 0.02  # the share of a token from which on it belongs to an entity, for that
 
 
-def certain(scores: Mapping[int, float], present: Iterable[int]) -> bool:
-    """Whether a frame's predicted masks may be learnt: all entities that are to be seen in it, and there are some, have
-    a score that is high enough.
+def certain(scores: Tensor, covers: Tensor) -> Tensor:
+    """() bool: whether a frame's predicted masks may be learnt: all entities that are to be seen in it, and there are
+    some, have a score that is high enough. scores, covers: (N,) of all entities, whose masks cover anything.
     """
-    seen = [scores[key] for key in present]
-    return bool(seen) and min(seen) >= CERTAIN
+    return covers.any() & ((scores >= CERTAIN) | ~covers).all()
 
 
 def on_turn(predicted: int, every: int) -> bool:
@@ -38,18 +36,27 @@ def on_turn(predicted: int, every: int) -> bool:
     return predicted > 0 and every > 0 and predicted % every == 0
 
 
-def due(predicted: int, every: int, scores: Mapping[int, float], present: Iterable[int]) -> bool:
-    """Whether they are to be, now that its masks are known; as `on_turn` and `certain`."""
-    return on_turn(predicted, every) and certain(scores, present)
+def due(predicted: int, every: int, scores: Mapping[int, float], present: Collection[int]) -> bool:
+    """Whether they are to be, now that its masks are known; as `on_turn` and `certain`. present: the entities to be
+    seen, of those that have scores.
+    """
+    if not on_turn(predicted, every):
+        return False
+    covers = torch.tensor([key in present for key in scores], dtype=torch.bool)
+    return bool(certain(torch.tensor(list(scores.values())), covers))
 
 
-def renewed(example: Context, later: Context, grid: tuple[int, int], matching: MatchingConfig) -> Context:
+def renewed(
+    example: Context, later: Context, grid: tuple[int, int], matching: MatchingConfig, sure: Tensor | None = None
+) -> Context:
     """`example` with a linear model that is fitted to its own tokens and to those of a later frame of its video
     together, all of an owner's counting the same.
 
     later: a frame with predicted masks, its tokens on `grid` (h, w). Entities that the example does not know are left
-    out, and what is near to them.
+    out, and what is near to them. sure: () bool, without which the model stays what it was; None: it is.
     """
+    if sure is not None and sure.device.type == "cpu" and not sure:
+        return example
     assert example.target_model is not None
     assert example.matching is not None
     assert example.weights is not None
@@ -60,7 +67,12 @@ def renewed(example: Context, later: Context, grid: tuple[int, int], matching: M
     model = fit_to_both(
         example.target_model, (example.matching, example.weights), (later.matching, owner, touched), matching
     )
-    return replace(example, renewed=model)
+    if sure is not None:  # a GPU fits in any case: to ask it whether it should would be to wait for it
+        before = example.linear
+        model = TargetModel(
+            torch.where(sure, model.weight, before.weight), torch.where(sure, model.offset, before.offset)
+        )
+    return example.renewing(model)
 
 
 def fit_to_both(

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segic_vos.masks import Annotations as Annotations
     from segic_vos.masks import read_annotations as read_annotations
     from segic_vos.masks import read_mask as read_mask
+    from segic_vos.pending import Pending as Pending
     from segic_vos.pipeline import run_pipeline as run_pipeline
     from segic_vos.run import ClipJob as ClipJob
     from segic_vos.run import ClipStopped as ClipStopped
@@ -47,6 +48,7 @@ _WHERE = {
     "IteratorSource": "sources",
     "MaskWriter": "sinks",
     "OverlayWriter": "sinks",
+    "Pending": "pending",
     "ProbabilityWriter": "sinks",
     "RleWriter": "sinks",
     "Sink": "frames",

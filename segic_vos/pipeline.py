@@ -10,6 +10,7 @@ Foveated frames wait for the masks before them: each is encoded by itself, when 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,9 +21,12 @@ from numpy.typing import NDArray
 
 from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, free_cached, is_out_of_memory
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
+from segic_vos.pending import Pending
 from segic_vos.streams import RecordedEncoder, awaited, on_own_stream, taking_turns
 from segic_vos.threads import Ahead, Behind
 from segic_vos.timings import StageClock, Timings
+
+BEHIND = 1  # frames that may be submitted before one's result is read
 
 
 class Follower(Protocol):
@@ -30,7 +34,7 @@ class Follower(Protocol):
 
     def encode(self, pixels: NDArray[np.uint8], /, *, whole: bool) -> Any: ...
 
-    def step_encoded(self, encoded: Any, annotation: Annotation | None = None, /) -> FrameResult: ...
+    def submit(self, encoded: Any, annotation: Annotation | None = None, /) -> Pending: ...
 
 
 class Stopped(Exception):
@@ -88,15 +92,20 @@ def run_pipeline(
         ahead = Ahead(on_own_stream(encoded, model.device), depth=batch, name="backbone")
         encoded = awaited(ahead, model.device)
     writers = [Behind(sink, depth=8, on_busy=clocks.write.add) for sink in sinks]
+
+    def submitted() -> Iterator[tuple[Frame, Pending]]:
+        for frame, features in encoded:
+            annotation = annotation_of(frame)
+            if foveated:
+                with clocks.backbone.running():
+                    features = session.encode(frame.pixels, whole=annotation is not None)
+            with clocks.masks.running():
+                pending = _submit(session, features, annotation, limit, model.device)
+            yield frame, pending
+
     try:
         with taking_turns(model.device):
-            for frame, features in encoded:
-                annotation = annotation_of(frame)
-                if foveated:
-                    with clocks.backbone.running():
-                        features = session.encode(frame.pixels, whole=annotation is not None)
-                with clocks.masks.running():
-                    result = _step(session, features, annotation, limit, model.device)
+            for frame, result in _read_behind(submitted()):
                 for writer in writers:
                     writer.put(frame, result)
                 done += 1
@@ -126,19 +135,40 @@ def run_pipeline(
     return timings
 
 
-def _step(
+def _submit(
     session: Follower, features: Any, annotation: Annotation | None, limit: BatchLimit, device: torch.device
-) -> FrameResult:
+) -> Pending:
     """One frame's masks. On a GPU the backbone works ahead in the same memory, so that its batch is what can give way;
     on a CPU it stands still meanwhile.
     """
     while True:
         try:
-            return session.step_encoded(features, annotation)
+            return session.submit(features, annotation)
         except RuntimeError as error:
             if device.type == "cpu" or not is_out_of_memory(error) or not limit.halve(limit.frames):
                 raise
         free_cached(device)
+
+
+def _read_behind(submitted: Iterator[tuple[Frame, Pending]]) -> Iterator[tuple[Frame, FrameResult]]:
+    """Each frame's result, read when the next frame is submitted, so that a GPU has it to work on meanwhile; or sooner,
+    where there is nothing to wait for. An error of `submitted` is raised after the results before it.
+    """
+    waiting: deque[tuple[Frame, Pending]] = deque()
+    failure: BaseException | None = None
+    over = False
+    while not over:
+        try:
+            waiting.append(next(submitted))
+        except StopIteration:
+            over = True
+        except BaseException as error:
+            over, failure = True, error
+        while waiting and (over or len(waiting) > BEHIND or waiting[0][1].ready):
+            frame, pending = waiting.popleft()
+            yield frame, pending.result()
+    if failure is not None:
+        raise failure
 
 
 def _timed(frames: Iterable[Frame], clock: StageClock) -> Iterator[Frame]:

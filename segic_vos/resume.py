@@ -144,7 +144,7 @@ def replay(
         check_given(record, annotation, outputs)
         labels = read_labels(mask_path(outputs, frame.name))
         if annotation is not None:
-            session.step_encoded(session.encode(frame.pixels, whole=True), annotation)
+            session.submit(session.encode(frame.pixels, whole=True), annotation)
         elif position >= first or position in wanted:
             session.remember(session.encode(frame.pixels, whole=False), labels, record.scores)
         else:
@@ -160,7 +160,7 @@ def _last_renewal(records: Iterable[FrameRecord], every: int) -> int | None:
     last, predicted = None, 0
     for position, record in enumerate(records):
         predicted = 0 if record.given else predicted + 1
-        present = (key for key, area in record.areas.items() if area)
+        present = [key for key, area in record.areas.items() if area]
         if due(predicted, every, record.scores, present):
             last = position
     return last

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,10 +15,11 @@ from segic.images import to_batch
 from segic.model import SEGIC, Encoded
 from segic.propagation import Context
 from segic.recorded import Recorded
-from segic.renewal import due, on_turn
+from segic.renewal import on_turn
 from segic_vos.following import Followed, follow
 from segic_vos.fovea import fitting_size, last_seen, scales
 from segic_vos.frames import Annotation, FrameResult
+from segic_vos.pending import Array, Fetched, Pending
 from segic_vos.quality import QUALITIES, foveated_sizes
 
 TOKENS = QUALITIES["segic-s"]["balanced"].tokens
@@ -110,7 +111,12 @@ class VideoSession:
         return scales(weights, learnt=on_turn(self._predicted + 1, self.model.config.renew_every))
 
     def step_encoded(self, image: Encoded, annotation: Annotation | None = None) -> FrameResult:
-        """The next frame, encoded.
+        """The next frame, encoded; see `submit`."""
+        return self.submit(image, annotation).result()
+
+    def submit(self, image: Encoded, annotation: Annotation | None = None) -> Pending:
+        """The next frame, encoded. A GPU may still be at work on the result when this returns: frames to come can be
+        submitted before it is read.
 
         Given masks are an in-context example from this frame on, and they are this frame's output to the pixel. Objects
         that were followed before and that the annotation does not show are still predicted, on what it leaves as
@@ -124,30 +130,31 @@ class VideoSession:
         self._check_size(image)
         shown = annotation.ids if annotation is not None else ()
         followed = tuple(i for i in self._ids if i not in shown)
-        scores: dict[int, float] = {}
-        probabilities = None
+        fetched = None
         if followed:
             out = self._follow(image, followed)
-            labels = _on_host(out.labels)
-            scores = dict(zip(followed, out.scores.tolist(), strict=True))
-            probabilities = None if out.soft is None else out.soft.cpu().numpy()
+            fetched = Fetched(out.labels, out.scores, out.soft)
             if annotation is None:  # last: a frame that runs out of memory can be tried again
-                self._learn(out.frame, image.grid, scores)
-        else:
-            labels = np.zeros(image.canvas.frame, np.int32)
-        if annotation is not None:
-            self._ids = tuple(sorted({*self._ids, *shown}))
-            self._predicted = 0
-            labels = np.where(annotation.labels != 0, annotation.labels, labels)
-            scores.update(dict.fromkeys(shown, 1.0))
-            if shown:
-                self._keep_given(self._example(image, annotation.labels, shown))
-            if self._ids:
-                # The same one where nothing was predicted: it is then known not to be a second example.
-                self._recent.append(self._example(image, labels, self._ids) if followed else self._given[-1])
-            if self.probabilities:
-                probabilities = self._given_probabilities(labels, followed, probabilities)
-        return FrameResult(labels, self._ids, dict(sorted(scores.items())), annotation is not None, probabilities)
+                self._learn(out.frame, image.grid, out.scores)
+        predicted = Pending(fetched, partial(_predicted, image.canvas.frame, self._ids, followed))
+        return predicted if annotation is None else self._given_result(image, annotation, predicted.result())
+
+    def _given_result(self, image: Encoded, annotation: Annotation, predicted: FrameResult) -> Pending:
+        """That of a frame with given masks, which become an example. predicted: the other objects."""
+        shown, followed = annotation.ids, tuple(predicted.scores)
+        self._ids = tuple(sorted({*self._ids, *shown}))
+        self._predicted = 0
+        labels = np.where(annotation.labels != 0, annotation.labels, predicted.labels)
+        if shown:
+            self._keep_given(self._example(image, annotation.labels, shown))
+        if self._ids:
+            # The same one where nothing was predicted: it is then known not to be a second example.
+            self._recent.append(self._example(image, labels, self._ids) if followed else self._given[-1])
+        scores = {**predicted.scores, **dict.fromkeys(shown, 1.0)}
+        probabilities = None
+        if self.probabilities:
+            probabilities = self._given_probabilities(labels, followed, predicted.probabilities)
+        return Pending.known(FrameResult(labels, self._ids, dict(sorted(scores.items())), True, probabilities))
 
     def remember(self, image: Encoded, labels: NDArray[np.int32], scores: Mapping[int, float] | None = None) -> None:
         """Takes a frame whose masks are known, (H, W) of the session's ids, as if it had just predicted them, with
@@ -159,16 +166,20 @@ class VideoSession:
         self._check_size(image)
         if self._ids:
             known = self._example(image, labels, self._ids)
-            self._learn(known, image.grid, scores or dict.fromkeys(self._ids, 0.0))
+            values = [(scores or {}).get(key, 0.0) for key in self._ids]
+            self._learn(known, image.grid, torch.tensor(values, device=self.model.device))
 
     def skip(self) -> None:
         """Counts a frame that was predicted earlier and of which the frames to come need nothing."""
         self._predicted += 1
 
-    def _learn(self, frame: Context, grid: tuple[int, int], scores: Mapping[int, float]) -> None:
-        """Takes a predicted frame as a recent one, and every few frames for the examples' linear models."""
-        if due(self._predicted + 1, self.model.config.renew_every, scores, frame.shown):
-            self._given = [self._renew(replace(example, renewed=None), frame, grid) for example in self._given]
+    def _learn(self, frame: Context, grid: tuple[int, int], scores: Tensor) -> None:
+        """Takes a predicted frame as a recent one, and every few frames for the examples' linear models. scores: (N,)
+        of its entities.
+        """
+        if on_turn(self._predicted + 1, self.model.config.renew_every):
+            fitted = [self._renew(example, frame, grid, scores).renewed for example in self._given]
+            self._given = [example.renewing(model) for example, model in zip(self._given, fitted, strict=True)]
         self._predicted += 1
         self._recent.append(frame)
 
@@ -236,13 +247,15 @@ def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:
             raise UsageError(f"the mask names the object {i} but has no pixel of it; leave the id out")
 
 
-def _on_host(labels: Tensor) -> NDArray[np.int32]:
-    """(H, W) int32."""
-    if labels.device.type != "cuda":
-        out: NDArray[np.int32] = labels.cpu().numpy()
-        return out
-    # Memory that the GPU writes to by itself; torch takes it back when nobody needs the array any more.
-    host = torch.empty(labels.shape, dtype=labels.dtype, pin_memory=True)
-    host.copy_(labels, non_blocking=True)
-    torch.cuda.current_stream(labels.device).synchronize()
-    return host.numpy()
+def _predicted(
+    size: tuple[int, int], ids: tuple[int, ...], followed: tuple[int, ...], found: Sequence[Array | None]
+) -> FrameResult:
+    """The result for `ids`, of whom `followed` were predicted. found: their labels, scores and soft masks; nothing
+    where nobody was.
+    """
+    if not found:
+        return FrameResult(np.zeros(size, np.int32), ids)
+    labels, scores, soft = found
+    assert labels is not None
+    assert scores is not None
+    return FrameResult(labels, ids, dict(zip(followed, scores.tolist(), strict=True)), False, soft)

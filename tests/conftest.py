@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from segic.config import ModelConfig
 from segic_vos.frames import Annotation, FrameResult
+from segic_vos.pending import Pending
 
 # Two threads a test would only get into each other's way, and small pictures gain nothing from more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -73,6 +74,9 @@ class ColourSession:
         distance = np.stack([np.abs(encoded - self.colours[key]).sum(axis=-1) for key in keys])
         labels = keys[distance.argmin(axis=0)].astype(np.int32)
         return FrameResult(labels, self.ids, dict.fromkeys(self.ids, 0.5))
+
+    def submit(self, encoded: np.ndarray, annotation: Annotation | None = None) -> Pending:
+        return Pending.known(self.step_encoded(encoded, annotation))
 
     def remember(self, encoded: np.ndarray, labels: np.ndarray, scores: Mapping[int, float]) -> None:
         self.remembered.append(labels)

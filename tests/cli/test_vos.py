@@ -80,11 +80,11 @@ class Interrupting:
     def __init__(self, session, at, error):
         self.session, self.at, self.error, self.steps = session, at, error, 0
 
-    def step_encoded(self, encoded, annotation=None):
+    def submit(self, encoded, annotation=None):
         if self.steps == self.at:
             raise self.error
         self.steps += 1
-        return self.session.step_encoded(encoded, annotation)
+        return self.session.submit(encoded, annotation)
 
     def remember(self, encoded, labels, scores):
         self.session.remember(encoded, labels, scores)

@@ -35,13 +35,13 @@ from segic_cli.main import main
 from segic_cli.model_options import LoadedModel
 from segic_vos.session import VideoSession
 
-step = VideoSession.step_encoded
+step = VideoSession.submit
 
 def slow(self, *arguments):
     time.sleep(float(os.environ.get("SLOW", "0")))
     return step(self, *arguments)
 
-VideoSession.step_encoded = slow
+VideoSession.submit = slow
 segic_cli.vos.load = lambda choice, progress: LoadedModel(shared.build(shared.DENSE), {{}})
 if __name__ == "__main__":
     main()

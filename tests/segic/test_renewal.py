@@ -12,7 +12,7 @@ from torch import Tensor
 from segic.config import MatchingConfig
 from segic.ownership import partition
 from segic.propagation import Context, target_margins
-from segic.renewal import AGREED, CERTAIN, RING, TOUCHED, certain, renewed
+from segic.renewal import AGREED, CERTAIN, RING, TOUCHED, certain, due, renewed
 from segic.target_model import GOAL, TargetModel, fit_target_model
 
 MATCHING = MatchingConfig(ridge=0.02, ridge_share=0.3)
@@ -140,4 +140,17 @@ def test_a_frame_without_the_entities_teaches_the_background_alone() -> None:
     ],
 )
 def test_who_must_be_certain(scores: dict[int, float], present: list[int], expected: bool) -> None:
-    assert certain(scores, present) is expected
+    covers = torch.tensor([key in present for key in scores])
+    assert bool(certain(torch.tensor(list(scores.values())), covers)) is expected
+    for predicted, turn in ((1, False), (2, True)):
+        assert due(predicted, 2, scores, present) is (turn and expected)
+
+
+@pytest.mark.parametrize("sure", [True, False])
+def test_a_linear_model_stays_what_it_was_where_nobody_is_sure(sure: bool) -> None:
+    later = frame(around(LIKE_ONE, *FAR, ONE, TWO, seed=1), [0, 0, 0, 5, 9], (5, 9))
+    before = replace(GIVEN, renewed=TargetModel(-GIVEN.linear.weight, -GIVEN.linear.offset))
+    new = renewed(before, later, (5, COLUMNS), MATCHING, torch.tensor(sure))
+    expected = renew(later) if sure else before
+    assert torch.equal(new.linear.weight, expected.linear.weight)
+    assert torch.equal(new.linear.offset, expected.linear.offset)

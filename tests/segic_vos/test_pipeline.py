@@ -11,7 +11,8 @@ import torch
 
 from segic_vos.batches import BatchLimit
 from segic_vos.frames import Annotation, Frame
-from segic_vos.pipeline import Stopped, _step, run_pipeline
+from segic_vos.pending import Pending
+from segic_vos.pipeline import Stopped, _submit, run_pipeline
 from segic_vos.threads import Ahead
 
 
@@ -91,6 +92,50 @@ def test_every_frame_once_in_order_to_every_sink(fake_model, colour_session, bat
     for index, result in enumerate(sinks[0].results):
         assert (result.labels[:, index % 10] == 7).all()
         assert (result.labels == 7).sum() == 8
+
+
+class Slow:
+    """Stands for a GPU that needs a while: results are there when they are waited for, or told to be."""
+
+    def __init__(self, session, fail_at=None):
+        self.session, self.fail_at = session, fail_at
+        self.events: list[str] = []
+
+    def submit(self, encoded, annotation=None):
+        number = sum(event.startswith("submit") for event in self.events)
+        if number == self.fail_at:
+            raise ValueError("broken")
+        self.events.append(f"submit {number}")
+        result = self.session.step_encoded(encoded, annotation)
+        if annotation is not None:
+            return Pending.known(result)
+        return Late(None, lambda _: (self.events.append(f"read {number}"), result)[1])
+
+
+class Late(Pending):
+    ready = False
+
+
+def test_a_frame_is_submitted_before_the_last_one_is_read(fake_model, colour_session):
+    session, sink = Slow(colour_session), Recorder()
+    run_pipeline(
+        make_frames(4), fake_model, session, [sink], annotation_of=first_mask,
+        on_result=lambda frame, _: session.events.append(f"result {frame.index}"),
+    )  # fmt: skip
+    assert session.events == [
+        *("submit 0", "result 0"),  # that of a given mask is there
+        *("submit 1", "submit 2", "read 1", "result 1", "submit 3", "read 2", "result 2", "read 3", "result 3"),
+    ]
+    assert sink.names == names(4)
+
+
+def test_an_error_comes_after_the_results_that_were_not_read_yet(fake_model, colour_session):
+    sink = Recorder()
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(9), fake_model, Slow(colour_session, fail_at=5), [sink], annotation_of=first_mask)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert sink.names == names(5)
+    assert caught.value.timings.frames == 5
 
 
 def test_frames_of_two_sizes_never_share_a_batch(fake_model, colour_session):
@@ -200,19 +245,19 @@ def test_masks_that_find_no_memory_on_a_gpu_make_the_batch_give_way(colour_sessi
     notes, left = [], [2]
 
     class Short:
-        def step_encoded(self, encoded, annotation=None):
+        def submit(self, encoded, annotation=None):
             if left[0]:
                 left[0] -= 1
                 raise torch.cuda.OutOfMemoryError("out of memory")
-            return colour_session.step_encoded(encoded, annotation)
+            return colour_session.submit(encoded, annotation)
 
     limit = BatchLimit(8, notes.append)
     pixels = np.zeros((4, 4, 3), np.uint8)
     if device == "cpu":  # there the backbone stands still meanwhile
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            _step(Short(), pixels, None, limit, torch.device("cpu"))
+            _submit(Short(), pixels, None, limit, torch.device("cpu"))
         return
-    assert _step(Short(), pixels, None, limit, torch.device("cuda")).labels.shape == (4, 4)
+    assert _submit(Short(), pixels, None, limit, torch.device("cuda")).result().labels.shape == (4, 4)
     assert limit.frames == 2
     assert len(notes) == 2
 

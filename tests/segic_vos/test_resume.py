@@ -11,6 +11,7 @@ from PIL import Image
 
 from segic_vos.frames import Annotation, Frame, FrameResult
 from segic_vos.outputs import Outputs
+from segic_vos.pending import Pending
 from segic_vos.records import FrameRecord
 from segic_vos.resume import Finished, finished_frames, mask_path, replay
 
@@ -27,11 +28,11 @@ class Told:
     def encode(self, pixels: np.ndarray, *, whole: bool) -> bool:
         return whole
 
-    def step_encoded(self, encoded: bool, annotation: Annotation | None = None) -> FrameResult:
+    def submit(self, encoded: bool, annotation: Annotation | None = None) -> Pending:
         assert encoded
         assert annotation is not None
         self.frames.append("given")
-        return FrameResult(annotation.labels, (1,))
+        return Pending.known(FrameResult(annotation.labels, (1,)))
 
     def remember(self, encoded: bool, labels: np.ndarray, scores: dict[int, float]) -> None:
         assert not encoded

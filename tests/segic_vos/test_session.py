@@ -14,6 +14,7 @@ from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC, Context
+from segic.renewal import certain
 from segic_vos.following import resolve
 from segic_vos.frames import Annotation
 from segic_vos.session import MAX_GIVEN, VideoSession
@@ -535,8 +536,9 @@ def renewals(monkeypatch) -> list[Context]:
     monkeypatch.setattr("segic.renewal.CERTAIN", 0.01)
     seen: list[Context] = []
 
-    def watch(self, example, later, grid):
-        seen.append(later)
+    def watch(self, example, later, grid, scores):
+        if certain(scores, later.covers):
+            seen.append(later)
         return replace(example)
 
     monkeypatch.setattr(SEGIC, "renew", watch)
