@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FEW_GROUPS = 4  # for more, ranking whole rows once costs less than looking for the best of each group
+
 
 @dataclass(frozen=True)
 class _Axis:
@@ -103,10 +105,10 @@ def entity_margins(similarity: Tensor, group: Tensor, entities: int, topk: int) 
 
     The cost is that of one pass over `similarity`, whatever the number of entities.
     """
-    # A GPU would rather sort whole rows than tell how many columns are whose before it goes on.
+    # A GPU would have to be waited for to tell how many columns are whose.
     if group.device.type == "cpu":
         return margins_of_best(_best_of_columns(similarity, group, entities + 1, topk).float())
-    return margins_of_best(best_by_group(similarity.float(), group, entities + 1, topk)[0])
+    return margins_of_best(best_by_group(similarity, group, entities + 1, topk)[0].float())
 
 
 def margins_of_best(best: Tensor) -> Tensor:
@@ -114,6 +116,8 @@ def margins_of_best(best: Tensor) -> Tensor:
     fewer -> (entities, T).
     """
     topk, entities = best.shape[2], best.shape[0] - 1
+    if entities == 1:
+        return _mean_of_found(best[1:]) - _mean_of_found(best[:1])
     # An entity can own at most `topk` of the 2 * topk best matches of all groups together, so the best of the others
     # is among these.
     ranked, place = best.transpose(0, 1).flatten(1).topk(min(2 * topk, best.shape[0] * topk), dim=1)
@@ -141,8 +145,10 @@ def best_by_group(similarity: Tensor, group: Tensor, groups: int, topk: int) -> 
 
     Every shape follows from those of the arguments, so that nothing has to be waited for.
     """
+    if groups <= FEW_GROUPS:
+        return _best_of_each(similarity, group, groups, topk)
     # Sorted by group and then by falling cosine, which is between -1 and 1: all that is of a group lies together.
-    key, order = (4.0 * group - similarity).sort(dim=1)
+    key, order = (4.0 * group - similarity.float()).sort(dim=1)
     borders = 4.0 * torch.arange(groups + 1, device=group.device, dtype=key.dtype) - 2
     starts = torch.searchsorted(key, borders.expand(len(key), -1).contiguous())
     place = starts[:, :-1, None] + torch.arange(topk, device=group.device)
@@ -150,6 +156,19 @@ def best_by_group(similarity: Tensor, group: Tensor, groups: int, topk: int) -> 
     best = similarity.gather(1, column).unflatten(1, (groups, topk))
     best = best.masked_fill(place >= starts[:, 1:, None], -torch.inf)
     return best.transpose(0, 1), (starts[:, 1:] - starts[:, :-1]).T
+
+
+def _best_of_each(similarity: Tensor, group: Tensor, groups: int, topk: int) -> tuple[Tensor, Tensor]:
+    """As `best_by_group`, by maxima of each group, which costs as much again for each."""
+    key = torch.arange(groups, device=group.device)[:, None, None]
+    own = key == (group if group.ndim == 2 else group[None])
+    rest = torch.where(own, similarity, -torch.inf)
+    best = []
+    for _ in range(topk):  # a GPU's own search for the few best of a row takes twice as long
+        value, place = rest.max(2, keepdim=True)
+        best.append(value)
+        rest.scatter_(2, place, -torch.inf)
+    return torch.cat(best, 2), own.sum(2).expand(-1, len(similarity))
 
 
 def _mean_of_found(best: Tensor) -> Tensor:

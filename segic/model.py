@@ -11,6 +11,7 @@ from torch import Tensor
 
 from segic.backbones.base import Backbone
 from segic.backbones.fovea import Fovea, fovea
+from segic.branches import side_by_side
 from segic.canvas import Canvas, coverage
 from segic.carrying import SCALE
 from segic.config import ModelConfig
@@ -306,12 +307,16 @@ class SEGIC:
             )
         if meta is not None and meta.ndim == 1:
             meta = meta.expand(n, -1)
-        propagated = self._propagate(target, given, recent, entities)
+        propagated, carried = side_by_side(
+            self.device,
+            lambda: self._propagate(target, given, recent, entities),
+            lambda: self._carried(target, recent, entities),
+        )
         best = propagated.amax(2)  # the best of an entity's margins, or the paper's only mask
         visual = self._visual(given, recent, entities)
         points = best_points(best)
         text = None if meta is None else meta[None].to(self.device)
-        full = Instructions(propagated, points, visual, text, self._carried(target, recent, entities))
+        full = Instructions(propagated, points, visual, text, carried)
         logits, scores = [], []
         for start in range(0, n, ENTITIES_AT_ONCE):
             out = self.decoder(

@@ -62,13 +62,13 @@ def neighbour_margins(
     out = []
     for rows in _rows(target, index.shape[1] * len(tokens), len(tokens[0])):
         places, within = index[rows], inside[rows]
-        cosines = [(target[rows] @ other.T).float().gather(1, places) for other in tokens]
+        cosines = [(target[rows] @ other.T).gather(1, places) for other in tokens]
         owner = [mine[places].masked_fill(~within, entities + 1) for mine in owners]
         of, similarity = torch.cat(owner, 1), torch.cat(cosines, 1)
         best, found = best_by_group(similarity, of, entities + 1, topk)
         # What lies too far away counts as similarity 0.
         far = torch.where(rank < (total[:, None] - found)[..., None], 0.0, -torch.inf)
-        out.append(margins_of_best(torch.cat([best, far], 2).topk(topk, dim=2).values))
+        out.append(margins_of_best(torch.cat([best.float(), far], 2).topk(topk, dim=2).values))
     return torch.cat(out, 1)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from segic.backbones.fovea import Fovea
+from segic.branches import side_by_side
 from segic.carrying import SCALE, carry, token_flow, within_reach
 from segic.config import MatchingConfig
 from segic.correspondence import entity_margins
@@ -90,16 +91,18 @@ def dense_maps(
     """
     seen = None if fovea is None else fovea.seen
     own = target if seen is None else target[seen]
-    from_given = margins_to(own, given, entities, matching)
-    from_recent = torch.zeros_like(from_given)
-    if recent:
+
+    def from_recent() -> Tensor:
+        if not recent:
+            return torch.zeros(len(entities), len(own), device=own.device)
         shown = torch.stack([by_entity(each.covers, each.entities, entities) for each in recent]).any(0)
         # To who is not in them nothing is like, which would speak against it everywhere.
-        from_recent = margins_to(own, recent, entities, matching, grid, seen).masked_fill_(~shown[:, None], 0)
-    maps = [from_given, from_recent]
+        return margins_to(own, recent, entities, matching, grid, seen).masked_fill_(~shown[:, None], 0)
+
+    maps = [lambda: margins_to(own, given, entities, matching), from_recent]
     if matching.ridge:
-        maps.append(target_margins(own, given, entities))
-    margins = torch.stack(maps, 1)
+        maps.append(lambda: target_margins(own, given, entities))
+    margins = torch.stack(side_by_side(own.device, *maps), 1)
     return (margins if fovea is None else margins[..., fovea.source]).unflatten(-1, grid)
 
 

@@ -74,7 +74,8 @@ def encode_in_batches(
     frames: Iterable[Frame], model: Encoder, limit: BatchLimit, clock: StageClock
 ) -> Iterator[tuple[Frame, Any]]:
     """Each frame with its features. An error of `frames` is raised after the frames before it."""
-    for group in _groups(frames, limit):
+    # The first mask should not wait for others. But a GPU is done with them all before it could be set up for one.
+    for group in _groups(frames, limit, first_alone=model.device.type != "cuda"):
         waiting = [group]
         while waiting:
             part = waiting.pop(0)
@@ -96,11 +97,11 @@ def encode_in_batches(
             yield from zip(part, features, strict=True)
 
 
-def _groups(frames: Iterable[Frame], limit: BatchLimit) -> Iterator[list[Frame]]:
-    """Groups of up to the limit's frames of one picture size. The first frame goes alone: its mask should not wait."""
+def _groups(frames: Iterable[Frame], limit: BatchLimit, *, first_alone: bool) -> Iterator[list[Frame]]:
+    """Groups of up to the limit's frames of one picture size. first_alone: the first frame is one by itself."""
     group: list[Frame] = []
     failure: Exception | None = None
-    first = True
+    first = first_alone
     iterator = iter(frames)
     while True:
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from segic.branches import side_by_side
 from segic.canvas import coverage
 from segic.carrying import SCALE
 from segic.model import SEGIC, Encoded, Prediction, owners
@@ -51,17 +52,19 @@ def follow(
 ) -> Followed:
     """`followed`, N of the objects `ids`, on a frame after `recent`; all of `ids` are told apart."""
     prediction = model.predict(image, given, recent, entities=ids, meta=meta, video=True)
-    absent = _doubted(prediction, recent[-1], given, ids, model.config.reappear)[:, None, None]
-    if model.config.drift and prediction.margins is not None:
-        absent = absent | _drifted(claims(prediction.logits), prediction.margins, model.config.drift)
-    logits = by_entity(prediction.logits.masked_fill(absent, ABSENT), ids, followed)
-    full = model.upsample(logits, image.canvas)
-    return Followed(
-        resolve(full, followed),
-        by_entity(prediction.scores, ids, followed).clamp(0, 1),
-        full.sigmoid().to(torch.float16) if soft else None,
-        model.remember(image, logits, followed),
+    doubted, drifted = side_by_side(
+        model.device,
+        lambda: _doubted(prediction, recent[-1], given, ids, model.config.reappear)[:, None, None],
+        lambda: _drifted(prediction, model.config.drift),
     )
+    logits = by_entity(prediction.logits.masked_fill(doubted | drifted, ABSENT), ids, followed)
+
+    def shown() -> tuple[Tensor, Tensor | None]:
+        full = model.upsample(logits, image.canvas)
+        return resolve(full, followed), full.sigmoid().to(torch.float16) if soft else None
+
+    frame, (labels, probabilities) = side_by_side(model.device, lambda: model.remember(image, logits, followed), shown)
+    return Followed(labels, by_entity(prediction.scores, ids, followed).clamp(0, 1), probabilities, frame)
 
 
 def resolve(logits: Tensor, ids: Sequence[int]) -> Tensor:
@@ -94,14 +97,18 @@ def _areas(frame: Context, ids: Sequence[int]) -> Tensor:
     return by_entity(frame.weights.sum(1), frame.entities, ids)
 
 
-def _drifted(masks: Tensor, margins: Tensor, drift: float) -> Tensor:
-    """(N, 4h, 4w) bool: all of the masks (N, 4h, 4w), bool, that cover what the given examples know as background: both
-    its best matches among their tokens and their linear models say so, by more than `drift` on average. Of the others
-    those parts, apart from the rest, of which they say so at all. margins: of the prediction.
+def _drifted(prediction: Prediction, drift: float) -> Tensor:
+    """(N, 4h, 4w) bool: all of the masks that cover what the given examples know as background: both its best matches
+    among their tokens and their linear models say so, by more than `drift` on average. Of the others those parts, apart
+    from the rest, of which they say so at all.
 
     Masks hand on their errors from frame to frame: what was taken for an object once is matched with itself from then
     on, with a good score. The given examples alone do not change with it. Who is like another object is not meant here.
     """
+    margins = prediction.margins
+    if not drift or margins is None:
+        return torch.zeros_like(prediction.logits, dtype=torch.bool)
+    masks = claims(prediction.logits)
     like_any = margins[:, OF_EXAMPLES].amax(0)
     covered = coverage(masks, (margins.shape[2], margins.shape[3]))
     area = covered.flatten(1).sum(1, keepdim=True)

@@ -85,7 +85,7 @@ def run_pipeline(
     limit = BatchLimit(batch, note)
     encoded: Iterable[tuple[Frame, Any]] = ((frame, None) for frame in decoded)
     if not foveated:
-        encoder = RecordedEncoder(model) if model.device.type == "cuda" else model
+        encoder = RecordedEncoder(model, limit) if model.device.type == "cuda" else model
         encoded = encode_in_batches(decoded, encoder, limit, clocks.backbone)
     ahead = None
     if model.device.type != "cpu" and not foveated:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from segic.recorded import Recorded, tensors_of
-from segic_vos.batches import Encoder
+from segic_vos.batches import BatchLimit, Encoder
 
 T = TypeVar("T")
 
@@ -18,19 +18,26 @@ _TURN = 0.0005  # seconds that a thread may keep Python's lock while another wai
 
 
 class RecordedEncoder:
-    """A model's `encode` for batches of one size again and again, recorded."""
+    """A model's `encode` for batches of one size again and again, recorded. A clip's last frames, which are fewer, are
+    filled up: preparing for a new size takes many times as long as a batch.
+    """
 
-    def __init__(self, model: Encoder) -> None:
+    def __init__(self, model: Encoder, limit: BatchLimit) -> None:
+        """limit: how many frames fit into memory together, by now."""
         self.device = model.device
+        self._limit = limit
         self._encode: Recorded[tuple[Any, ...]] = Recorded(lambda images: tuple(model.encode(images)))
         self._last = 0
 
     def encode(self, images: torch.Tensor, /) -> Sequence[Any]:
         """(B, 3, H, W) uint8 on the host to B frames' features."""
-        if len(images) < self._last:  # memory has run out, or the clip: in neither case are larger batches to come
+        count = len(images)
+        size = max(count, min(self._last, self._limit.frames))
+        if size < self._last:  # memory has run out: larger batches are not to come
             self._encode.forget()
-        self._last = len(images)
-        return self._encode(images.pin_memory().to(self.device, non_blocking=True))
+        self._last = size
+        here = images.pin_memory().to(self.device, non_blocking=True)
+        return self._encode(torch.cat([here, here[-1:].expand(size - count, -1, -1, -1)]))[:count]
 
 
 @contextmanager

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segic.remembered import remembered
+
 
 def trained_in_float32(operation: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """operation(*inputs): in float32 where a CPU trains with autocast, in autocast's precision elsewhere.
@@ -71,15 +73,27 @@ class FourierPositions(nn.Module):
 
     def encode(self, xy: Tensor) -> Tensor:
         """(..., 2) positions x, y in 0..1 of the canvas, float32 -> (..., width) float32."""
-        x, y = (2 * xy - 1).unbind(-1)
-        along_x, along_y = self.positional_encoding_gaussian_matrix
-        angles = 2 * math.pi * (x[..., None] * along_x + y[..., None] * along_y)  # no product that autocast would lower
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return _encode(self.positional_encoding_gaussian_matrix, xy)
 
     def grid(self, height: int, width: int) -> Tensor:
         """The encoding of every token's centre: (1, width, height, width_of_grid)."""
         matrix = self.positional_encoding_gaussian_matrix
-        y = (torch.arange(height, device=matrix.device, dtype=matrix.dtype) + 0.5) / height
-        x = (torch.arange(width, device=matrix.device, dtype=matrix.dtype) + 0.5) / width
-        yy, xx = torch.meshgrid(y, x, indexing="ij")
-        return self.encode(torch.stack([xx, yy], dim=-1)).permute(2, 0, 1)[None]
+        return _grid(matrix, matrix._version, height, width)
+
+
+def _encode(matrix: Tensor, xy: Tensor) -> Tensor:
+    x, y = (2 * xy - 1).unbind(-1)
+    along_x, along_y = matrix
+    angles = 2 * math.pi * (x[..., None] * along_x + y[..., None] * along_y)  # no product that autocast would lower
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@remembered(4)
+def _grid(matrix: Tensor, _version: int, height: int, width: int) -> Tensor:
+    """As `FourierPositions.grid`, remembered: all frames of a video ask for the same. _version: the matrix's, which
+    changes when numbers are written to it.
+    """
+    y = (torch.arange(height, device=matrix.device, dtype=matrix.dtype) + 0.5) / height
+    x = (torch.arange(width, device=matrix.device, dtype=matrix.dtype) + 0.5) / width
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    return _encode(matrix, torch.stack([xx, yy], dim=-1)).permute(2, 0, 1)[None]

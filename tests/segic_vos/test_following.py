@@ -108,13 +108,16 @@ def test_recorded_frames_are_as_others(name):
     more = np.where(given().labels == 8, 8, 0).astype(np.int32)
     more[5:9, 80:100] = 11
     masks = {0: given(), 12: Annotation(more, (8, 11))}
+    made = []
     for number, frame in enumerate(clip(20)):
+        if number in masks:
+            made.append(any(recorded._recorded._recordings.values()))
         expected, found = (session.step(frame, masks.get(number)) for session in (plain, recorded))
         np.testing.assert_array_equal(found.labels, expected.labels)
         assert found.scores == pytest.approx(expected.scores, abs=1e-3)
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=2e-2)
     steps, renewals = recorded._recorded._recordings, recorded._renew._recordings
-    assert sum(map(bool, steps.values())) >= 2
+    assert [*made, any(steps.values())] == [False, True, True]  # masks given anew put an end to a recording
     assert not any(recording is False for recording in (*steps.values(), *renewals.values()))
     assert any(renewals.values()) == (name == "dense")
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from segic_vos.batches import BatchLimit
 from segic_vos.streams import RecordedEncoder, awaited, on_own_stream, taking_turns
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -57,9 +58,30 @@ def test_what_another_stream_makes_is_there_when_it_is_used():
 @needs_gpu
 def test_a_recorded_encoder_is_the_model():
     model = Halver("cuda")
-    encoder = RecordedEncoder(model)
-    for seed in range(4):
-        images = torch.randint(0, 256, (3, 8, 10, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    encoder = RecordedEncoder(model, BatchLimit(3))
+    for seed, count in enumerate((3, 3, 3, 2)):
+        images = torch.randint(
+            0, 256, (count, 8, 10, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+        )
         batch = images.permute(0, 3, 1, 2)
         for found, expected in zip(encoder.encode(batch), model.encode(batch), strict=True):
             assert torch.equal(found, expected)
+
+
+@needs_gpu
+def test_a_recorded_encoder_fills_up_what_is_left_but_never_beyond_what_fits():
+    sizes = []
+
+    class Counting(Halver):
+        def encode(self, images: torch.Tensor, /) -> list[torch.Tensor]:
+            sizes.append(len(images))
+            return super().encode(images)
+
+    limit = BatchLimit(4)
+    encoder = RecordedEncoder(Counting("cuda"), limit)
+    for count in (4, 3, 1):
+        assert len(encoder.encode(torch.zeros(count, 3, 8, 10, dtype=torch.uint8))) == count
+    assert set(sizes) == {4}
+    limit.halve(4)
+    assert len(encoder.encode(torch.zeros(1, 3, 8, 10, dtype=torch.uint8))) == 1
+    assert sizes[-1] == 2
