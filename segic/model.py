@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.backbones.base import Backbone
-from segic.backbones.fovea import Fovea, fovea
+from segic.backbones.fovea import ROWS, Fovea, fovea
 from segic.branches import side_by_side
 from segic.canvas import Canvas, coverage
 from segic.carrying import SCALE
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MASKS_AT_ONCE = 16  # in full resolution as floats
 MAP_STRIDE = 4  # the paper's propagated mask is computed at a quarter of the canvas's resolution
-FOVEAE = 32  # about so many numbers of tokens can foveated frames of a size have
+FOVEAE = 20  # about so many numbers of tokens can foveated frames of a size have
 ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that memory does not grow with their number
 
 
@@ -156,7 +156,8 @@ class SEGIC:
 
     def layout(self, coarsest: Tensor) -> Fovea:
         """Which tokens of a frame are seen together; coarsest: (h, w) int64, of `segic.backbones.fovea.SCALES`."""
-        return fovea(coarsest.to(self.device), max(1, coarsest.numel() // 4 // FOVEAE))
+        blocks = coarsest.numel() // (3 * FOVEAE)
+        return fovea(coarsest.to(self.device), max(1, blocks if blocks < ROWS else blocks // ROWS * ROWS))
 
     @torch.no_grad()
     def encode(self, images: Tensor, coarsest: Tensor | None = None) -> list[Encoded]:

@@ -195,32 +195,35 @@ class DinoV2(nn.Module):
         out = out + self._position(out.shape[2], out.shape[3])
         return out.flatten(2).transpose(1, 2)
 
-    def _chosen_patches(self, picture: Tensor, tokens: Tensor, scale: int) -> Tensor:
-        """A normalised picture (B, 3, H, W) -> (B, T, C): those at `tokens`, (T,) int64, of it made smaller by `scale`,
-        without last rows and columns that have no partners; each where those are that it stands for.
+    def _chosen_patches(self, picture: Tensor, fovea: Fovea) -> Tensor:
+        """A normalised picture (B, 3, H, W) -> (B, tokens, C): those of the fovea, with the positions of those that
+        they stand for.
+        """
+        chosen = [
+            self._cut(picture, tokens, scale) for scale, tokens in zip(SCALES, fovea.tokens, strict=True) if len(tokens)
+        ]
+        # The patches' convolution, as a product: on CPUs cutting out those that are wanted costs less than all of it.
+        weight, bias = self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
+        out = F.linear(torch.cat([patches for patches, _ in chosen], dim=1), weight, bias)
+        return out + torch.cat([positions for _, positions in chosen], dim=1)
+
+    def _cut(self, picture: Tensor, tokens: Tensor, scale: int) -> tuple[Tensor, Tensor]:
+        """A normalised picture (B, 3, H, W) -> (B, T, 3 * 14 * 14) those patches at `tokens`, (T,) int64, of it made
+        smaller by `scale`, without last rows and columns that have no partners; and (1, T, C) their positions.
         """
         h, w = picture.shape[2] // (scale * PATCH), picture.shape[3] // (scale * PATCH)
-        if not len(tokens):
-            return picture.new_zeros(len(picture), 0, self.config.width)
         positions = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH, scale)
         if scale > 1:
             picture = F.avg_pool2d(picture[:, :, : scale * PATCH * h, : scale * PATCH * w], scale)
         cut = picture.unflatten(2, (h, PATCH)).unflatten(4, (w, PATCH))
         patches = cut[:, :, tokens // w, :, tokens % w].transpose(0, 1)
-        # The patches' convolution, as a product: on CPUs cutting out those that are wanted costs less than all of it.
-        weight = self.patch_embed.proj.weight.flatten(1)
-        out = F.linear(patches.flatten(2), weight, self.patch_embed.proj.bias)
-        return out + positions.flatten(2).mT[:, tokens]
+        return patches.flatten(2), positions.flatten(2).mT[:, tokens]
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         picture = normalise(pixels, self.mean, self.std, valid, self.pos_embed.dtype)
         b, h, w = len(picture), picture.shape[2] // PATCH, picture.shape[3] // PATCH
-        if fovea is None:
-            x = self._patches(picture)
-        else:
-            kinds = zip(SCALES, fovea.tokens, strict=True)
-            x = torch.cat([self._chosen_patches(picture, tokens, scale) for scale, tokens in kinds], dim=1)
+        x = self._patches(picture) if fovea is None else self._chosen_patches(picture, fovea)
         special = [self.cls_token + self.pos_embed[:, :1]]
         if self.config.registers:
             special.append(self.register_tokens)

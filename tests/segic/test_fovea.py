@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segic.backbones.dinov2 import PATCH, DinoV2, DinoV2Config
-from segic.backbones.fovea import SCALES, fovea
+from segic.backbones.fovea import BESIDE, ROWS, SCALES, fovea
 from segic.model import SEGIC
 
 
@@ -50,38 +50,46 @@ def test_every_token_has_its_own_features_or_its_blocks(h: int, w: int, seed: in
             assert layout.tokens[level][source] == (y // scale) * (w // scale) + x // scale
 
 
-@given(sides, sides, st.integers(0, 999), shares, st.integers(1, 9), st.sampled_from([0, 2, 4]))
+@given(sides, sides, st.integers(0, 999), shares, st.integers(1, 40), st.sampled_from([0, 2, 4]))
 def test_blocks_stay_apart_in_steps(h: int, w: int, seed: int, share: float, at_once: int, most: int) -> None:
-    """And nobody is seen more coarsely than without steps."""
+    """And nobody is seen more coarsely than without steps; no more stay apart than a step needs."""
     coarsest = scales_from(h, w, seed, share, most)
     plain, stepped = fovea(coarsest), fovea(coarsest, at_once)
     assert sorted(set(stepped.source.tolist())) == list(range(len(stepped)))
     assert torch.equal(stepped.source[stepped.seen], torch.arange(len(stepped)))
     own, once = (torch.bincount(layout.source)[layout.source] for layout in (stepped, plain))
     assert (own <= once).all()
-    quads = len(stepped.tokens[2])
-    for scale, joined in ((2, len(stepped.tokens[1]) + 4 * quads), (4, quads)):
-        apart = (h // scale) * (w // scale) - joined
-        assert apart % at_once == 0 or not joined
+    before, joined = ((h * w - len(layout)) // 3 for layout in (plain, stepped))
+    assert 0 <= before - joined < at_once
+    if at_once % ROWS == 0 and joined:
+        assert (len(stepped) + BESIDE) % ROWS == 0
+    # The least number of joined blocks that fills rows, and whole steps more.
+    filling = next(n for n in range(ROWS) if (h * w + BESIDE - 3 * n) % ROWS == 0)
+    assert (joined - filling) % at_once == 0 or not joined
 
 
-@given(
-    st.integers(1, 12), st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.0, 0.05, 0.3]), st.integers(1, 9)
-)
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 999), st.sampled_from([0.05, 0.3]), st.integers(1, 20))
 def test_blocks_become_fine_in_steps_nearest_first(h: int, w: int, seed: int, share: float, at_once: int) -> None:
     coarsest = scales_from(h, w, seed, share)
     blocks = (h // 2) * (w // 2)
     plain, stepped = (set(fovea(coarsest, step).tokens[1].tolist()) for step in (1, at_once))
     assert stepped <= plain
     fine = set(range(blocks)) - plain
-    assert len(stepped) == max(0, blocks - -(-len(fine) // at_once) * at_once)
 
     def distance(block: int) -> float:
         return min(math.dist(divmod(block, w // 2), divmod(other, w // 2)) for other in fine)
 
     added = plain - stepped
-    if added and stepped:
+    if added and stepped and fine:
         assert max(map(distance, added)) <= min(map(distance, stepped)) + 1e-5
+
+
+def test_quads_come_apart_when_no_pair_is_left_to() -> None:
+    coarsest = torch.full((8, 8), 4)
+    coarsest[:2, :2] = 1
+    assert [len(tokens) for tokens in fovea(coarsest).tokens] == [4, 3, 3]
+    apart = fovea(coarsest, 100)  # of 18 joined blocks, 3 of them quads, 11 fill rows: 64 + 1 - 3 * 11 tokens
+    assert [len(tokens) for tokens in apart.tokens] == [20, 11, 0]
 
 
 @pytest.fixture(scope="module")
