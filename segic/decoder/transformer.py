@@ -1,9 +1,12 @@
 """The two-way transformer between an entity's tokens and the image (algorithm 1, lines 6-9)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segic.decoder.layers import trained_in_float32
+
+FEW = 64  # queries for each key from which on the keys are few
 
 
 class Attention(nn.Module):
@@ -21,10 +24,26 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.device.type == "cpu" and q.shape[1] > FEW * k.shape[1] and not torch.is_grad_enabled():
+            return self._of_few(q, k, v)
         queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
         mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
+
+    def _of_few(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `forward`, for many queries of few keys: what is learnt of queries and of results goes to the keys' side,
+        (W q + b)' k = q' (W' k) + b' k, and what is left are two thin products. Neither the queries' nor the mixed
+        values' projections are formed; on a CPU a third of the time.
+        """
+        keys, values = self._split(self.k_proj(k)), self._split(self.v_proj(v))  # (B, heads, K, inner / heads)
+        keys = keys * keys.shape[-1] ** -0.5
+        into = keys @ self.q_proj.weight.unflatten(0, (self.heads, -1))
+        offset = keys @ self.q_proj.bias.unflatten(0, (self.heads, -1))[..., None]
+        scores = torch.baddbmm(offset.flatten(1, 2), into.flatten(1, 2), q.mT)  # (B, heads * K, Q)
+        share = scores.unflatten(1, (self.heads, -1)).softmax(2).flatten(1, 2)
+        out = values @ self.out_proj.weight.T.unflatten(0, (self.heads, -1))
+        return torch.baddbmm(self.out_proj.bias.expand(1, 1, -1), share.mT, out.flatten(1, 2))
 
 
 class TokenMlp(nn.Module):

@@ -15,6 +15,7 @@ from segic.decoder import Decoder
 from segic.decoder.detail import REACH, DetailBranch, shrink
 from segic.decoder.layers import ChannelNorm, FourierPositions, trained_in_float32
 from segic.decoder.mixer import TokenMixer
+from segic.decoder.transformer import FEW, Attention
 from segic.instructions import Instructions
 
 C, H, W = 24, 3, 4  # backbone channels, tokens
@@ -345,6 +346,21 @@ def test_position_grid_is_the_encoding_of_token_centres():
     assert grid.shape == (1, 16, 3, 4)
     centre = torch.tensor([(1 + 0.5) / 4, (2 + 0.5) / 3])
     torch.testing.assert_close(grid[0, :, 2, 1], layer.encode(centre), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_attention_to_few_keys_is_attention(batch):
+    """Which is put differently where nothing is trained."""
+    torch.manual_seed(0)
+    layer = Attention(32, 4, 16)
+    queries, keys, values = randn(1, batch, 5 * FEW, 32), randn(2, batch, 4, 32), randn(3, batch, 4, 32)
+    expected = layer(queries, keys, values)
+    calls = []
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        of_few = Attention._of_few
+        patch.setattr(Attention, "_of_few", lambda *given: (calls.append(1), of_few(*given))[1])
+        torch.testing.assert_close(layer(queries, keys, values), expected, atol=1e-5, rtol=1e-5)
+    assert calls == [1]
 
 
 def test_the_detail_branchs_gradients_in_bfloat16_are_those_of_float32():
