@@ -16,7 +16,7 @@ from segic.correspondence import entity_margins
 
 TILE = (12, 20)  # rows and columns of the target that are compared together
 SPARSE_TILE = (24, 30)  # where a part of them is compared only
-STEP = 64  # sides of the products are multiples of it
+STEP = 128  # sides of the products are multiples of it
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from segic.decoder.layers import ChannelNorm
 REACH = 3.0  # logits further below 0 never rise above it by the branch: in five clips none further than 1 did
 SEEN = 4  # pixels around one that decide what the branch makes of it
 LARGEST = 8  # pixels: sides of windows that are worth a convolution
-STEP = 32  # pixels: sides of the parts are multiples of it, as a CPU prepares its products anew for every size
+STEP = 64  # pixels: sides of the parts are multiples of it, as a CPU prepares its products anew for every size
 
 
 class DetailBranch(nn.Module):
