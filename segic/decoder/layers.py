@@ -78,7 +78,7 @@ class FourierPositions(nn.Module):
     def grid(self, height: int, width: int) -> Tensor:
         """The encoding of every token's centre: (1, width, height, width_of_grid)."""
         matrix = self.positional_encoding_gaussian_matrix
-        return _grid(matrix, matrix._version, height, width)
+        return _grid(matrix, 0 if matrix.is_inference() else matrix._version, height, width)
 
 
 def _encode(matrix: Tensor, xy: Tensor) -> Tensor:

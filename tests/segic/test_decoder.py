@@ -340,6 +340,18 @@ def test_positions_stay_exact_in_half_precision():
     assert layer.to("meta")[0].positional_encoding_gaussian_matrix.is_meta
 
 
+def test_position_grid_follows_the_numbers():
+    layer = FourierPositions(16)
+    before = layer.grid(3, 4)
+    assert layer.grid(3, 4) is before
+    layer.load_state_dict({"positional_encoding_gaussian_matrix": torch.ones(2, 8)})
+    assert not torch.allclose(layer.grid(3, 4), before)
+    with torch.inference_mode():
+        other = FourierPositions(16)
+        other.load_state_dict(layer.state_dict())
+        torch.testing.assert_close(other.grid(3, 4), layer.grid(3, 4))
+
+
 def test_position_grid_is_the_encoding_of_token_centres():
     layer = FourierPositions(16)
     grid = layer.grid(3, 4)
