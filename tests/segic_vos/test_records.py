@@ -1,0 +1,82 @@
+"""Records of finished frames: none without its mask, and none without those before it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segic_vos.frames import Frame, FrameResult
+from segic_vos.records import FrameRecord, RecordWriter, read_records
+
+
+class SlowMasks:
+    """Takes a while for each frame; fails at one."""
+
+    def __init__(self, fail_at: int | None = None, delay: float = 0.002) -> None:
+        self.finished: list[int] = []
+        self.closed = 0
+        self._fail_at, self._delay = fail_at, delay
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        time.sleep(self._delay)
+        if frame.index == self._fail_at:
+            raise OSError("no room")
+        self.finished.append(frame.index)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def frame(index: int) -> tuple[Frame, FrameResult]:
+    labels = np.full((2, 3), 7 if index % 2 else 0, np.int32)
+    return Frame(index, f"{index:05d}", np.zeros((2, 3, 3), np.uint8)), FrameResult(labels, (7,), {7: 0.5})
+
+
+def test_every_frame_has_its_record_in_order_and_never_before_its_mask(tmp_path: Path) -> None:
+    masks = SlowMasks()
+    writer = RecordWriter(tmp_path / "frames.jsonl", masks)
+    for index in range(20):
+        writer.write(*frame(index))
+        recorded = list(read_records(tmp_path / "frames.jsonl"))
+        assert len(recorded) <= len(masks.finished)
+    writer.close()
+    assert [record.index for record in read_records(tmp_path / "frames.jsonl")] == masks.finished == list(range(20))
+    assert writer.statistics.frames == 20
+    assert masks.closed == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write-masks")]
+
+
+@pytest.mark.parametrize("fail_at", [0, 5, 18, 19])
+def test_nothing_is_written_after_a_mask_that_could_not_be(tmp_path: Path, fail_at: int) -> None:
+    masks = SlowMasks(fail_at)
+    writer = RecordWriter(tmp_path / "frames.jsonl", masks)
+    told = 0
+    for index in range(20):
+        try:
+            writer.write(*frame(index))
+        except OSError:
+            told += 1
+            break
+    try:
+        writer.close()
+    except OSError:
+        told += 1
+    assert told == 1
+    assert (
+        masks.finished == [record.index for record in read_records(tmp_path / "frames.jsonl")] == list(range(fail_at))
+    )
+    assert masks.closed == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write-masks")]
+
+
+@given(st.lists(st.integers(0, 300), min_size=6, max_size=6), st.sets(st.integers(1, 300), min_size=1, max_size=40))
+def test_areas_are_pixels_by_id(values: list[int], ids: set[int]) -> None:
+    labels = np.array(values, np.int32).reshape(2, 3)
+    record = FrameRecord.of(frame(0)[0], FrameResult(labels, tuple(sorted(ids))))
+    assert record.areas == {key: values.count(key) for key in ids}
