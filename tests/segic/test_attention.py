@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import log
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from segic.backbones import attention as module
-from segic.backbones.attention import ROWS, WORTH_IT, attention, spelled_out
+from segic.backbones.attention import LARGEST, ROWS, WORTH_IT, attention, spelled_out
 
 
 def inputs(batch=2, heads=3, n=300, d=16, common=0.0):
@@ -40,6 +42,29 @@ def test_what_all_keys_share_does_not_reach_the_scores():
     given = inputs(common=60)
     expected = exact(*given)
     assert error(spelled_out(*given), expected) < 0.02
+
+
+def test_scores_whose_powers_no_number_can_hold():
+    q, k, v = inputs(batch=1, heads=2, d=64)
+    q[:, 1] *= 40  # the other head's stay small
+    expected = exact(q, k, v)
+    found = spelled_out(q.clone(), k.clone(), v.clone())
+    assert (q[:, 1].float() @ k[:, 1].float().mT).amax() / 8 > 2 * LARGEST
+    assert found.isfinite().all()
+    for head in (0, 1):
+        assert error(found[:, head], expected[:, head]) < (0.02, 0.1)[head]  # scores of some hundreds, in 8 bits
+
+
+def test_powers_that_are_just_small_enough_do_not_overflow():
+    """Half of the scores are nearly LARGEST: 2 to that power, thousands of times."""
+    n, d = 4096, 64
+    side = (0.98 * LARGEST * log(2) / d**0.5) ** 0.5
+    sign = torch.ones(n).index_fill(0, torch.arange(n // 2), -1)[None, None, :, None]  # a mean key of zero
+    q = torch.full((1, 1, n, d), side).bfloat16()
+    k = (q * sign).bfloat16()
+    v = torch.ones_like(q)
+    assert 0.95 * LARGEST < q[0, 0, 0].float() @ k[0, 0, -1].float() / d**0.5 / log(2) < LARGEST
+    assert error(spelled_out(q.clone(), k.clone(), v), exact(q, k, v)) < 0.02
 
 
 @pytest.mark.parametrize(
