@@ -7,45 +7,61 @@ Most kernels of a small model leave most of a GPU idle, and take as long as it t
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 
-class _Idle(threading.local):
-    """Streams that nothing runs on, of each device: of this thread alone, since others may be recording as well."""
+class _Beside(threading.local):
+    """Streams that branches run on, of this thread alone, since others may be recording as well. None is used twice
+    before the outermost branches are joined: what was made on it before may still be read until then.
+    """
 
     def __init__(self) -> None:
         self.streams: dict[torch.device, list[torch.cuda.Stream]] = {}
+        self.taken = 0
+        self.depth = 0
 
-    def take(self, device: torch.device) -> torch.cuda.Stream:
-        idle = self.streams.setdefault(device, [])
-        return idle.pop() if idle else torch.cuda.Stream(device, priority=-1)
+    @contextmanager
+    def some(self, device: torch.device, count: int) -> Iterator[list[torch.cuda.Stream]]:
+        """`count` streams that nothing runs on."""
+        known = self.streams.setdefault(device, [])
+        while len(known) < self.taken + count:
+            known.append(torch.cuda.Stream(device, priority=-1))
+        mine = known[self.taken : self.taken + count]
+        self.taken += count
+        self.depth += 1
+        try:
+            yield mine
+        finally:
+            self.depth -= 1
+            if not self.depth:
+                self.taken = 0
 
-    def give_back(self, device: torch.device, stream: torch.cuda.Stream) -> None:
-        self.streams[device].append(stream)
 
-
-_idle = _Idle()
+_beside = _Beside()
 
 
 def side_by_side(device: torch.device, *tasks: Callable[[], Any]) -> list[Any]:
     """Their results, in order. The tasks must not write to what others read. Within a recording they become branches of
     it; otherwise they run one after the other. May be nested.
+
+    Raises: what a task raises, once the branches are joined: a recording that has loose ones cannot even be given up.
     """
     if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         return [task() for task in tasks]
     here = torch.cuda.current_stream(device)
-    # A stream taken again waits for `here`, so for all that still reads what was made on it before: memory is safe.
-    beside = [_idle.take(device) for _ in tasks[1:]]
-    for stream in beside:
-        stream.wait_stream(here)
-    results = [tasks[0]()]
-    for stream, task in zip(beside, tasks[1:], strict=True):
-        with torch.cuda.stream(stream):
-            results.append(task())
-    for stream in beside:
-        here.wait_stream(stream)
-        _idle.give_back(device, stream)
+    with _beside.some(device, len(tasks) - 1) as streams:
+        for stream in streams:
+            stream.wait_stream(here)
+        try:
+            results = [tasks[0]()]
+            for stream, task in zip(streams, tasks[1:], strict=True):
+                with torch.cuda.stream(stream):
+                    results.append(task())
+        finally:
+            for stream in streams:
+                here.wait_stream(stream)
     return results

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,11 +12,10 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from segic_vos.frames import Frame, FrameResult, Sink
+from segic_vos.frames import Frame, FrameResult
 from segic_vos.sinks.files import writing
 
 _FEW = 24  # ids
-_WAITING = 4  # masks that may be waiting to be written or recorded
 
 
 @dataclass(frozen=True)
@@ -156,68 +153,28 @@ class Statistics:
 
 
 class RecordWriter:
-    """Sink: passes each frame to `masks`, then writes its record, so that a record vouches for a finished mask file.
+    """Sink: writes each frame's record, which vouches for a finished mask file: after the masks, in an `InTurn`.
 
-    The masks are written in a thread of their own: with counting and recording beside them, one thread takes 3 ms a
-    frame among those that feed a GPU, which makes more than 300 frames a second.
     keep: how many records of an earlier run in `path` stay; they are counted in `statistics`, and what follows is cut.
     """
 
-    def __init__(self, path: Path, masks: Sink, keep: int = 0) -> None:
+    def __init__(self, path: Path, keep: int = 0) -> None:
         self.statistics = Statistics(islice(read_records(path), keep))
-        self._masks = masks
         self._path = path
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-masks")
-        self._begun: deque[tuple[Future[None], Frame, FrameResult]] = deque()
-        self._failed = False
         with writing(path):
             # Line by line: a kill loses at most the line being written.
             self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
             self._file.truncate(_end_of_line(path, keep))
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Hand over the mask, and write the records of those that are finished by now. Raises: what went wrong with one
-        of them.
-        """
-        self._begun.append((self._thread.submit(self._write_mask, frame, result), frame, result))
-        while self._begun and (len(self._begun) > _WAITING or self._begun[0][0].done()):
-            self._record()
+        record = FrameRecord.of(frame, result)
+        with writing(self._path):
+            self._file.write(f"{record.to_json()}\n")
+        self.statistics.add(record)
 
     def close(self) -> None:
-        """Finish what was handed over, and close both."""
-        try:
-            while self._begun:
-                self._record()
-        finally:
-            self._thread.shutdown()
-            try:
-                self._masks.close()
-            finally:
-                with writing(self._path):
-                    self._file.close()
-
-    def _write_mask(self, frame: Frame, result: FrameResult) -> None:
-        if self._failed:  # nothing is written after what could not be
-            return
-        try:
-            self._masks.write(frame, result)
-        except BaseException:
-            self._failed = True
-            raise
-
-    def _record(self) -> None:
-        """Of the first frame that was handed over, when its mask is finished."""
-        mask, frame, result = self._begun.popleft()
-        try:
-            mask.result()
-            record = FrameRecord.of(frame, result)
-            with writing(self._path):
-                self._file.write(f"{record.to_json()}\n")
-        except BaseException:
-            self._failed = True
-            self._begun.clear()
-            raise
-        self.statistics.add(record)
+        with writing(self._path):
+            self._file.close()
 
 
 def read_records(path: Path) -> Iterator[FrameRecord]:

@@ -92,32 +92,61 @@ class Ahead(Generic[T]):
         return False
 
 
-class Behind:
-    """Write results to `sink` in a thread of its own, at most `depth` results behind.
+@dataclass(frozen=True)
+class InTurn:
+    """A sink made of two, the second of which takes a result when the first is done with it. In the pipeline each has
+    a thread of its own.
+    """
 
-    An error of the sink is raised by the next `put` or by `close`; what was written before stays.
+    first: Sink
+    second: Sink
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        self.first.write(frame, result)
+        self.second.write(frame, result)
+
+    def close(self) -> None:
+        try:
+            self.first.close()
+        finally:
+            self.second.close()
+
+
+class Behind:
+    """Write results to `sink` in a thread of its own, at most `depth` results behind; of an `InTurn` in two.
+
+    An error of the sink is raised by the next `put` or by `close`; what was written before stays. on_busy: told how
+    many seconds each write took.
     """
 
     def __init__(self, sink: Sink, depth: int, on_busy: Callable[[float], None] = lambda _: None) -> None:
+        self._next: Behind | None = None
+        if isinstance(sink, InTurn):
+            self._next, sink = Behind(sink.second, depth, on_busy), sink.first
         self._sink = sink
         self._on_busy = on_busy
         self._waiting: queue.Queue[tuple[Frame, FrameResult] | _End] = queue.Queue(maxsize=max(1, depth))
         self._error: BaseException | None = None
+        self._told = False
         self._thread = threading.Thread(target=self._run, name=f"write-{type(sink).__name__}", daemon=True)
         self._thread.start()
 
     def put(self, frame: Frame, result: FrameResult) -> None:
         """Hand over one result. Raises: what the sink raised on an earlier one."""
         self._put((frame, result))
-        if self._error is not None:
-            raise self._error
+        self._tell()
 
     def close(self) -> None:
         """Write what waits, close the sink. Raises: what the sink raised and no `put` has told yet."""
         self._put(_End())
         while self._thread.is_alive():
             self._thread.join(_POLL)
+        if not self._told:
+            self._tell()
+
+    def _tell(self) -> None:
         if self._error is not None:
+            self._told = True
             raise self._error
 
     def _put(self, item: tuple[Frame, FrameResult] | _End) -> None:
@@ -132,16 +161,23 @@ class Behind:
         # After an error the queue is still emptied, so that nobody waits for room in it.
         while not isinstance(item := _get(self._waiting), _End):
             if self._error is None:
-                self._guarded(self._sink.write, *item)
-        self._guarded(self._sink.close)
+                self._timed(self._sink.write, *item)
+            if self._error is None and self._next is not None:
+                self._guarded(self._next.put, *item)
+        self._timed(self._sink.close)
+        if self._next is not None:
+            self._guarded(self._next.close)
+
+    def _timed(self, action: Callable[..., None], *arguments: object) -> None:
+        start = time.perf_counter()
+        self._guarded(action, *arguments)
+        self._on_busy(time.perf_counter() - start)
 
     def _guarded(self, action: Callable[..., None], *arguments: object) -> None:
-        start = time.perf_counter()
         try:
             action(*arguments)
         except BaseException as error:
             self._error = self._error or error
-        self._on_busy(time.perf_counter() - start)
 
 
 def _get(items: queue.Queue[T]) -> T:

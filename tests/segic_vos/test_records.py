@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from segic_vos.frames import Frame, FrameResult
 from segic_vos.records import FrameRecord, RecordWriter, read_records
+from segic_vos.threads import Behind, InTurn
 
 
 class SlowMasks:
@@ -38,28 +39,48 @@ def frame(index: int) -> tuple[Frame, FrameResult]:
     return Frame(index, f"{index:05d}", np.zeros((2, 3, 3), np.uint8)), FrameResult(labels, (7,), {7: 0.5})
 
 
+def in_threads(path: Path, masks: SlowMasks, busy: list[float]) -> tuple[Behind, RecordWriter]:
+    records = RecordWriter(path)
+    return Behind(InTurn(masks, records), depth=4, on_busy=busy.append), records
+
+
+def writing_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("write-")]
+
+
 def test_every_frame_has_its_record_in_order_and_never_before_its_mask(tmp_path: Path) -> None:
-    masks = SlowMasks()
-    writer = RecordWriter(tmp_path / "frames.jsonl", masks)
+    masks, busy = SlowMasks(), []
+    writer, records = in_threads(tmp_path / "frames.jsonl", masks, busy)
     for index in range(20):
-        writer.write(*frame(index))
+        writer.put(*frame(index))
         recorded = list(read_records(tmp_path / "frames.jsonl"))
         assert len(recorded) <= len(masks.finished)
     writer.close()
     assert [record.index for record in read_records(tmp_path / "frames.jsonl")] == masks.finished == list(range(20))
-    assert writer.statistics.frames == 20
+    assert records.statistics.frames == 20
     assert masks.closed == 1
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write-masks")]
+    assert sum(busy) > 20 * 0.002
+    assert not writing_threads()
+
+
+def test_a_record_does_not_wait_for_the_next_frame(tmp_path: Path) -> None:
+    writer, _ = in_threads(tmp_path / "frames.jsonl", SlowMasks(), [])
+    writer.put(*frame(0))
+    deadline = time.monotonic() + 5
+    while not list(read_records(tmp_path / "frames.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(list(read_records(tmp_path / "frames.jsonl"))) == 1
+    writer.close()
 
 
 @pytest.mark.parametrize("fail_at", [0, 5, 18, 19])
 def test_nothing_is_written_after_a_mask_that_could_not_be(tmp_path: Path, fail_at: int) -> None:
     masks = SlowMasks(fail_at)
-    writer = RecordWriter(tmp_path / "frames.jsonl", masks)
+    writer, _ = in_threads(tmp_path / "frames.jsonl", masks, [])
     told = 0
     for index in range(20):
         try:
-            writer.write(*frame(index))
+            writer.put(*frame(index))
         except OSError:
             told += 1
             break
@@ -72,7 +93,26 @@ def test_nothing_is_written_after_a_mask_that_could_not_be(tmp_path: Path, fail_
         masks.finished == [record.index for record in read_records(tmp_path / "frames.jsonl")] == list(range(fail_at))
     )
     assert masks.closed == 1
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("write-masks")]
+    assert not writing_threads()
+
+
+def test_a_record_that_cannot_be_written_stops_the_masks_and_is_told(tmp_path: Path) -> None:
+    class Full:
+        def write(self, *_: object) -> None:
+            raise OSError("no room")
+
+        def close(self) -> None:
+            pass
+
+    masks = SlowMasks()
+    writer = Behind(InTurn(masks, Full()), depth=1)
+    with pytest.raises(OSError, match="no room"):
+        for index in range(1000):
+            writer.put(*frame(index))
+    writer.close()
+    assert len(masks.finished) < 20
+    assert masks.closed == 1
+    assert not writing_threads()
 
 
 @given(st.lists(st.integers(0, 300), min_size=6, max_size=6), st.sets(st.integers(1, 300), min_size=1, max_size=40))
