@@ -12,6 +12,8 @@ from torch import Tensor
 from segic_vos.frames import FrameResult
 
 Array = NDArray[Any]
+# Bytes: for larger tensors the host waits. Labels of 4K fit, many soft masks do not: torch gives no pinned memory back.
+PINNED = 2**25
 
 
 class Pending:
@@ -58,7 +60,7 @@ class Fetched:
 
 
 def _sent(tensor: Tensor) -> Tensor:
-    if tensor.device.type != "cuda":
+    if tensor.device.type != "cuda" or tensor.nbytes > PINNED:
         return tensor.cpu()
     # Memory that the GPU writes to by itself; torch takes it back when nobody needs the array any more.
     here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

@@ -71,9 +71,9 @@ def run_pipeline(
 ) -> Timings:
     """Follow the objects through `frames` and hand every result to every sink, in order; then close the sinks.
 
-    annotation_of: the person's mask of a frame, asked for in the main thread. on_result: called there after each frame.
-    batch: frames that go through the backbone together, halved where memory runs out (`note` is told). foveated: the
-    session encodes the frames, one by one.
+    annotation_of: the person's mask of a frame, asked for in the main thread. on_result: called there after each frame,
+    on a GPU when the next one's mask has been asked for already. batch: frames that go through the backbone together,
+    halved where memory runs out (`note` is told). foveated: the session encodes the frames, one by one.
 
     Raises: `Stopped`, whose cause is the first error anywhere, KeyboardInterrupt included. By then the results of all
     frames before it are written, as far as the sinks can, and every thread has ended.
@@ -152,7 +152,8 @@ def _submit(
 
 def _read_behind(submitted: Iterator[tuple[Frame, Pending]]) -> Iterator[tuple[Frame, FrameResult]]:
     """Each frame's result, read when the next frame is submitted, so that a GPU has it to work on meanwhile; or sooner,
-    where there is nothing to wait for. An error of `submitted` is raised after the results before it.
+    where there is nothing to wait for. An error of `submitted` is raised after the results before it, as far as those
+    can be read.
     """
     waiting: deque[tuple[Frame, Pending]] = deque()
     failure: BaseException | None = None
@@ -166,7 +167,13 @@ def _read_behind(submitted: Iterator[tuple[Frame, Pending]]) -> Iterator[tuple[F
             over, failure = True, error
         while waiting and (over or len(waiting) > BEHIND or waiting[0][1].ready):
             frame, pending = waiting.popleft()
-            yield frame, pending.result()
+            try:
+                result = pending.result()
+            except Exception as error:
+                if failure is None:
+                    raise
+                raise failure from error  # which came first
+            yield frame, result
     if failure is not None:
         raise failure
 

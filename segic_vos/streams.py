@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from segic.recorded import Recorded, tensors_of
-from segic_vos.batches import BatchLimit, Encoder
+from segic_vos.batches import BatchLimit, Encoder, free_cached, is_out_of_memory
 
 T = TypeVar("T")
 
@@ -35,9 +35,21 @@ class RecordedEncoder:
         size = max(count, min(self._last, self._limit.frames))
         if size < self._last:  # memory has run out: larger batches are not to come
             self._encode.forget()
+        try:
+            return self._filled_up(images, size)
+        except RuntimeError as error:
+            if size == count or not is_out_of_memory(error):
+                raise
+        # Whoever halves a batch that is too large knows of its own frames only.
+        self._encode.forget()
+        free_cached(self.device)
+        return self._filled_up(images, count)
+
+    def _filled_up(self, images: torch.Tensor, size: int) -> Sequence[Any]:
         self._last = size
         here = images.pin_memory().to(self.device, non_blocking=True)
-        return self._encode(torch.cat([here, here[-1:].expand(size - count, -1, -1, -1)]))[:count]
+        filled = torch.cat([here, here[-1:].expand(size - len(images), -1, -1, -1)])
+        return self._encode(filled)[: len(images)]
 
 
 @contextmanager

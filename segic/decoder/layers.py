@@ -78,7 +78,10 @@ class FourierPositions(nn.Module):
     def grid(self, height: int, width: int) -> Tensor:
         """The encoding of every token's centre: (1, width, height, width_of_grid)."""
         matrix = self.positional_encoding_gaussian_matrix
-        return _grid(matrix, 0 if matrix.is_inference() else matrix._version, height, width)
+        if matrix.is_inference():  # nobody counts how often numbers were written to it
+            return _new_grid(matrix, height, width)
+        with torch.inference_mode(False):  # or training could not use what is remembered
+            return _grid(matrix, matrix._version, height, width)
 
 
 def _encode(matrix: Tensor, xy: Tensor) -> Tensor:
@@ -93,6 +96,10 @@ def _grid(matrix: Tensor, _version: int, height: int, width: int) -> Tensor:
     """As `FourierPositions.grid`, remembered: all frames of a video ask for the same. _version: the matrix's, which
     changes when numbers are written to it.
     """
+    return _new_grid(matrix, height, width)
+
+
+def _new_grid(matrix: Tensor, height: int, width: int) -> Tensor:
     y = (torch.arange(height, device=matrix.device, dtype=matrix.dtype) + 0.5) / height
     x = (torch.arange(width, device=matrix.device, dtype=matrix.dtype) + 0.5) / width
     yy, xx = torch.meshgrid(y, x, indexing="ij")

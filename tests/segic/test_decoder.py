@@ -350,6 +350,18 @@ def test_position_grid_follows_the_numbers():
         other = FourierPositions(16)
         other.load_state_dict(layer.state_dict())
         torch.testing.assert_close(other.grid(3, 4), layer.grid(3, 4))
+        other.load_state_dict({"positional_encoding_gaussian_matrix": torch.full((2, 8), 0.5)})
+        assert not torch.allclose(other.grid(3, 4), layer.grid(3, 4))
+
+
+def test_position_grid_of_inference_can_be_trained_with():
+    layer = FourierPositions(16)
+    with torch.inference_mode():
+        kept = layer.grid(3, 4)
+    assert layer.grid(3, 4) is kept
+    image = torch.ones(1, 16, 3, 4, requires_grad=True)
+    (image * layer.grid(3, 4)).sum().backward()
+    torch.testing.assert_close(image.grad, kept)
 
 
 def test_position_grid_is_the_encoding_of_token_centres():

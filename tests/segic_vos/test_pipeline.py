@@ -138,6 +138,24 @@ def test_an_error_comes_after_the_results_that_were_not_read_yet(fake_model, col
     assert caught.value.timings.frames == 5
 
 
+def test_the_first_error_is_told_where_the_results_before_it_cannot_be_read(fake_model, colour_session):
+    """Ctrl-C among others, by whose type the exit status is chosen."""
+
+    class Broken(Slow):
+        def submit(self, encoded, annotation=None):
+            if len(self.events) > 1:
+                raise KeyboardInterrupt
+            pending = super().submit(encoded, annotation)
+            return pending if annotation is not None else Late(None, lambda _: [][0])
+
+    sink = Recorder()
+    with pytest.raises(Stopped) as caught:
+        run_pipeline(make_frames(9), fake_model, Broken(colour_session), [sink], annotation_of=first_mask)
+    assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+    assert isinstance(caught.value.__cause__.__cause__, IndexError)
+    assert sink.names == names(1)
+
+
 def test_frames_of_two_sizes_never_share_a_batch(fake_model, colour_session):
     def frames():
         yield from make_frames(3, size=(8, 10))

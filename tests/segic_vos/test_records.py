@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -106,9 +108,9 @@ def test_a_record_that_cannot_be_written_stops_the_masks_and_is_told(tmp_path: P
 
     masks = SlowMasks()
     writer = Behind(InTurn(masks, Full()), depth=1)
+    frames = (frame(index) for index in range(1000))
     with pytest.raises(OSError, match="no room"):
-        for index in range(1000):
-            writer.put(*frame(index))
+        deque(starmap(writer.put, frames))
     writer.close()
     assert len(masks.finished) < 20
     assert masks.closed == 1

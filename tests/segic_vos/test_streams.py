@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -85,3 +87,40 @@ def test_a_recorded_encoder_fills_up_what_is_left_but_never_beyond_what_fits():
     limit.halve(4)
     assert len(encoder.encode(torch.zeros(1, 3, 8, 10, dtype=torch.uint8))) == 1
     assert sizes[-1] == 2
+
+
+@pytest.mark.parametrize("left", [1, 3])
+def test_what_is_left_is_not_filled_up_where_that_runs_out_of_memory(monkeypatch, left):
+    """Its frames are then fewer than those that did not fit: it cannot be halved by them."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    monkeypatch.setattr("segic_vos.streams.Recorded", Unrecorded)
+    sizes = []
+
+    class Short(Halver):
+        def encode(self, images: torch.Tensor, /) -> list[torch.Tensor]:
+            sizes.append(len(images))
+            if len(images) > left and len(sizes) > 1:
+                raise torch.cuda.OutOfMemoryError("out of memory")
+            return super().encode(images)
+
+    notes: list[str] = []
+    encoder = RecordedEncoder(Short("cpu"), BatchLimit(8, notes.append))
+    assert len(encoder.encode(torch.zeros(8, 3, 8, 10, dtype=torch.uint8))) == 8
+    assert len(encoder.encode(torch.full((left, 3, 8, 10), 6, dtype=torch.uint8))) == left
+    assert sizes == [8, 8, left]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        encoder.encode(torch.zeros(left + 1, 3, 8, 10, dtype=torch.uint8))
+    assert not notes
+
+
+class Unrecorded:
+    """Stands for a recording on a machine without a GPU."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
+
+    def forget(self) -> None:
+        pass
