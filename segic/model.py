@@ -35,6 +35,7 @@ MASKS_AT_ONCE = 16  # in full resolution as floats
 MAP_STRIDE = 4  # the paper's propagated mask is computed at a quarter of the canvas's resolution
 FOVEAE = 20  # about so many numbers of tokens can foveated frames of a size have
 ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that memory does not grow with their number
+ENTITIES_AT_ONCE_CPU = 4  # of more, a CPU's caches would not hold what goes from step to step
 
 
 @dataclass(frozen=True)
@@ -319,10 +320,11 @@ class SEGIC:
         text = None if meta is None else meta[None].to(self.device)
         full = Instructions(propagated, points, visual, text, carried)
         logits, scores = [], []
-        for start in range(0, n, ENTITIES_AT_ONCE):
+        at_once = ENTITIES_AT_ONCE_CPU if self.device.type == "cpu" else ENTITIES_AT_ONCE
+        for start in range(0, n, at_once):
             out = self.decoder(
                 target.embedding, full, target.detail, entities=n, cross_points=video,
-                chosen=slice(start, min(n, start + ENTITIES_AT_ONCE)),
+                chosen=slice(start, min(n, start + at_once)),
             )  # fmt: skip
             logits.append(out.logits[0])
             scores.append(out.scores[0])

@@ -212,8 +212,9 @@ def test_order_of_entities_does_not_matter(model):
 
 
 def test_more_entities_than_are_decoded_at_once(model, monkeypatch):
+    monkeypatch.setattr(segic.model, "ENTITIES_AT_ONCE_CPU", 5)
     expected = predict(model, 5)
-    monkeypatch.setattr(segic.model, "ENTITIES_AT_ONCE", 2)
+    monkeypatch.setattr(segic.model, "ENTITIES_AT_ONCE_CPU", 2)
     found = predict(model, 5)
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=1e-3)
