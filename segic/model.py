@@ -184,7 +184,7 @@ class SEGIC:
         """
         precision = features.dtype  # of the backbone; matching products are the largest after it and stay in it
         features = features.to(self.dtype)
-        embedding = self.decoder.embed(features)
+        embedding = self.decoder.embed(features, layout)
         grid = (features.shape[-2], features.shape[-1])
         detail = None if pixels is None else self.decoder.frame_detail(pixels, grid)
         dense = self.config.matching is not None

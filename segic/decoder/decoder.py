@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segic.backbones.fovea import Fovea
 from segic.carrying import SCALE
 from segic.config import ModelConfig
 from segic.correspondence import unit
@@ -67,11 +68,15 @@ class Decoder(nn.Module):
         self.mixer = TokenMixer(WIDTH, config.mixer) if config.mixer else None
         self.detail = DetailBranch(config.detail, WIDTH // 8 + carry) if config.detail else None
 
-    def embed(self, features: Tensor) -> Tensor:
-        """Backbone features (B, C, h, w) -> image embedding f (B, 256, h, w)."""
+    def embed(self, features: Tensor, layout: Fovea | None = None) -> Tensor:
+        """Backbone features (B, C, h, w) -> image embedding f (B, 256, h, w). layout: which of the features are not the
+        same as others, None for all.
+        """
         # A product, as the 1 x 1 convolution that it is takes many times as long on CPUs: features come token by token.
         weight = self.neck.get_parameter("0.weight").flatten(1)
-        tokens = F.linear(features.flatten(2).mT, weight)
+        tokens = features.flatten(2).mT
+        tokens = F.linear(tokens if layout is None else tokens[:, layout.seen], weight)
+        tokens = tokens if layout is None else tokens[:, layout.source]
         out: Tensor = self.neck[1:](tokens.mT.unflatten(2, features.shape[2:]))
         return out
 

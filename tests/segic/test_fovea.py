@@ -144,6 +144,18 @@ def test_padding_stays_zero_in_coarse_tokens(backbone: DinoV2) -> None:
     torch.testing.assert_close(backbone(pixels, (56, 112), layout), backbone(other, (56, 112), layout))
 
 
+def test_what_is_made_of_shared_features_is_what_would_be_made_of_all(dense_model: SEGIC) -> None:
+    frame = (60, 96)
+    canvas, grid = dense_model.canvas(frame), dense_model.grid(frame)
+    layout = fovea(scales_from(*grid, 5, 0.2, 4))
+    features = torch.randn(2, dense_model.backbone.width, len(layout), generator=torch.Generator().manual_seed(0))
+    features = features[:, :, layout.source].unflatten(2, grid)
+    shared = dense_model.encode_features(features, canvas, layout=layout)
+    for one, other in zip(shared, dense_model.encode_features(features, canvas), strict=True):
+        torch.testing.assert_close(one.embedding, other.embedding)
+        torch.testing.assert_close(one.matching, other.matching)
+
+
 def test_coarse_blocks_share_their_features_and_fine_tokens_do_not(backbone: DinoV2) -> None:
     coarsest = torch.full((6, 8), 2)
     coarsest[0, 0] = 1
