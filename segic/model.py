@@ -260,7 +260,10 @@ class SEGIC:
         covers = weights.flatten(1).amax(1) > 0
         if image.matching is None:
             return Context(tuple(entities), visual, covers)
-        return Context(tuple(entities), visual, covers, image.matching, partition(weights), weights.flatten(1), masks)
+        return Context(
+            tuple(entities), visual, covers, image.matching, partition(weights), weights.flatten(1), masks,
+            fovea=image.fovea,
+        )  # fmt: skip
 
     def _with_target_model(self, context: Context) -> Context:
         matching = self.config.matching

@@ -33,6 +33,7 @@ class Context:
     masks:    (n, 4h, 4w) what each entity covers of the logits' pixels, for models that carry masks, else None.
     target_model: of given examples, for models that use one, else None. renewed: in its place, fitted to a later frame
               of a video as well; see `segic.renewal`.
+    fovea:    which of the tokens are not the same as others, None: all.
     """
 
     entities: tuple[int, ...]
@@ -44,6 +45,7 @@ class Context:
     masks: Tensor | None = None
     target_model: TargetModel | None = None
     renewed: TargetModel | None = None
+    fovea: Fovea | None = None
 
     @cached_property
     def present(self) -> tuple[bool, ...]:
@@ -177,7 +179,11 @@ def margins_to(
     for context in contexts:
         assert context.matching is not None
         assert context.group is not None
-        groups.append(renumbered(context.group, context.entities, entities))
+        group = renumbered(context.group, context.entities, entities)
+        if grid is not None and context.fovea is not None:  # one speaks for all that are the same
+            left_out = torch.full_like(group, len(entities) + 1)
+            group = left_out.index_copy(0, context.fovea.seen, group[context.fovea.seen])
+        groups.append(group)
         tokens.append(context.matching)
     group = torch.cat(groups)
     if grid is not None:

@@ -80,13 +80,14 @@ def near_margins(
 
     target: (T, C), those of a grid (h, w) at positions `seen`, (T,) int64; without it all h * w. tokens: R of (h * w,
     C), in the precision of the products. group: (R * h * w,) int64, the owner of each of `tokens` in their order, 0 for
-    background, 1..entities. Returns (entities, T) float32.
+    background, 1..entities, or entities + 1 for tokens that are left out. Returns (entities, T) float32.
     """
     h, w = grid
     device = target.device
     sources = torch.cat([*tokens, tokens[0].new_zeros(1, target.shape[1])])  # the last one's products are 0
     frames = torch.arange(len(tokens), device=device) * (h * w)
-    totals = torch.bincount(group, minlength=entities + 1)
+    kept = group <= entities
+    totals = torch.bincount(group[kept], minlength=entities + 1)
     out = torch.empty(entities, len(target), device=device)
     size = TILE if seen is None else SPARSE_TILE
     positions = torch.arange(h * w, device=device) if seen is None else seen
@@ -94,6 +95,7 @@ def near_margins(
     for tile in tiles(grid, radius, size):
         mine = tile.holds(y, x).nonzero()[:, 0]
         inside = (frames[:, None] + _flat(tile.near_rows, tile.near_columns, w, device)).flatten()
+        inside = inside[kept[inside]]
         owners = group[inside]
         # What lies outside of the tile counts as similarity 0; more than `topk` of a group are never looked at.
         missing = (totals - torch.bincount(owners, minlength=entities + 1)).clamp(max=topk)

@@ -9,7 +9,7 @@ import torch
 
 from segic.backbones.fovea import fovea
 from segic.config import MatchingConfig
-from segic.propagation import Context, carried_masks, dense_maps
+from segic.propagation import Context, carried_masks, dense_maps, margins_to
 from segic.target_model import fit_target_model
 
 GRID = (3, 4)
@@ -96,6 +96,22 @@ def test_tokens_that_are_one_have_the_margins_of_its_first() -> None:
     found = dense_maps(target, GRID, [given], [last], [2, 1], matching, layout).flatten(2)
     torch.testing.assert_close(found, plain[..., layout.seen[layout.source]])
     assert not torch.allclose(found, plain)
+
+
+def test_tokens_of_a_recent_frame_that_are_one_are_one_match() -> None:
+    """Three more beside one, alike, would be all of its best."""
+    layout = fovea(torch.where(torch.arange(12).view(GRID) % 4 == 3, 1, 2))
+    assert len(layout) == 9
+    target, last = context((1,), 1).matching, context((1, 2), 3)
+    assert target is not None
+    assert last.matching is not None
+    assert last.group is not None
+    last = replace(last, matching=last.matching[layout.seen][layout.source], fovea=layout)
+    matching = MatchingConfig(topk=2, radius=3)
+    found = margins_to(target, [last], (1, 2), matching, GRID)
+    alone = replace(last, matching=last.matching[layout.seen], group=last.group[layout.seen], fovea=None)
+    torch.testing.assert_close(found, margins_to(target, [alone], (1, 2), matching))  # all is near enough
+    assert not torch.allclose(found, margins_to(target, [replace(last, fovea=None)], (1, 2), matching, GRID))
 
 
 def test_recent_frames_say_nothing_of_who_is_not_in_them() -> None:

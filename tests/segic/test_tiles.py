@@ -65,6 +65,18 @@ def test_equal_to_the_masked_product(grid, radius, small, margins):
 
 
 @both_ways
+@pytest.mark.parametrize("share", [0.3, 0.97])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_tokens_that_are_left_out_are_as_if_they_were_not_there(grid, share, margins):
+    target, tokens, group = scene(grid)
+    out = torch.rand(len(group), generator=torch.Generator().manual_seed(2)) < share
+    found = margins(target, tokens, torch.where(out, ENTITIES + 1, group), grid, 3, ENTITIES, 4)
+    near = window(grid, 3, target.device).repeat(1, len(tokens))
+    similarity = (target @ torch.cat(tokens).T).masked_fill(~near, 0)[:, ~out]
+    torch.testing.assert_close(found, entity_margins(similarity, group[~out], ENTITIES, 4), atol=1e-6, rtol=0)
+
+
+@both_ways
 def test_products_in_bfloat16(margins):
     """Similarities are rounded; margins are formed of them in float32."""
     grid = (20, 23)
