@@ -18,14 +18,12 @@ from numpy.typing import NDArray
 
 from segic.model import SEGIC
 from segic_vos.fovea import fitting_size, usual_scales
-from segic_vos.frames import Sink
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.prompts import video_meta
 from segic_vos.quality import foveated_sizes
 from segic_vos.records import RecordWriter
 from segic_vos.session import VideoSession
 from segic_vos.sinks import MaskWriter, OverlayWriter
-from segic_vos.threads import InTurn
 from segic_vos.timings import Timings
 
 from .masks import read_labels
@@ -141,10 +139,10 @@ def measure_cell(
     return CellResult(cell, clip.name, clip.count, clip.size, own, other, comparison)
 
 
-def _sinks(folder: Path, clip: SpeedClip, overlay: bool) -> list[Sink]:
+def _sinks(folder: Path, clip: SpeedClip, overlay: bool) -> list[RecordWriter | OverlayWriter]:
     folder.mkdir(parents=True, exist_ok=True)
-    sinks: list[Sink] = [
-        InTurn(MaskWriter(folder / "masks", clip.first.palette), RecordWriter(folder / "frames.jsonl"))
+    sinks: list[RecordWriter | OverlayWriter] = [
+        RecordWriter(folder / "frames.jsonl", MaskWriter(folder / "masks", clip.first.palette))
     ]
     if overlay:
         sinks.append(OverlayWriter(folder / "overlay.mp4", palette=clip.first.palette))

@@ -181,8 +181,9 @@ def margins_to(
         assert context.group is not None
         group = renumbered(context.group, context.entities, entities)
         if grid is not None and context.fovea is not None:  # one speaks for all that are the same
-            left_out = torch.full_like(group, len(entities) + 1)
-            group = left_out.index_copy(0, context.fovea.seen, group[context.fovea.seen])
+            seen_once = torch.full_like(group, len(entities) + 1)
+            seen_once[context.fovea.seen] = group[context.fovea.seen]
+            group = seen_once
         groups.append(group)
         tokens.append(context.matching)
     group = torch.cat(groups)

@@ -12,7 +12,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from segic_vos.frames import Frame, FrameResult
+from segic_vos.frames import Frame, FrameResult, Sink
 from segic_vos.sinks.files import writing
 
 _FEW = 24  # ids
@@ -153,13 +153,14 @@ class Statistics:
 
 
 class RecordWriter:
-    """Sink: writes each frame's record, which vouches for a finished mask file: after the masks, in an `InTurn`.
+    """Sink: passes each frame to `masks`, then writes its record, so that a record vouches for a finished mask file.
 
     keep: how many records of an earlier run in `path` stay; they are counted in `statistics`, and what follows is cut.
     """
 
-    def __init__(self, path: Path, keep: int = 0) -> None:
+    def __init__(self, path: Path, masks: Sink, keep: int = 0) -> None:
         self.statistics = Statistics(islice(read_records(path), keep))
+        self._masks = masks
         self._path = path
         with writing(path):
             # Line by line: a kill loses at most the line being written.
@@ -167,14 +168,20 @@ class RecordWriter:
             self._file.truncate(_end_of_line(path, keep))
 
     def write(self, frame: Frame, result: FrameResult) -> None:
+        """Write the mask, then the record."""
+        self._masks.write(frame, result)
         record = FrameRecord.of(frame, result)
         with writing(self._path):
             self._file.write(f"{record.to_json()}\n")
         self.statistics.add(record)
 
     def close(self) -> None:
-        with writing(self._path):
-            self._file.close()
+        """Close both."""
+        try:
+            self._masks.close()
+        finally:
+            with writing(self._path):
+                self._file.close()
 
 
 def read_records(path: Path) -> Iterator[FrameRecord]:

@@ -29,7 +29,6 @@ from segic_vos.records import RecordWriter, Statistics
 from segic_vos.resume import Finished, Resumable, check_given, finished_frames, has_soft, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
 from segic_vos.summary import RunSummary, Status, describe_model
-from segic_vos.threads import InTurn
 from segic_vos.timings import Timings
 
 __all__ = ["Clip", "ClipJob", "ClipStopped", "VideoModel", "open_clip", "run_clip"]
@@ -101,17 +100,16 @@ def _video_session(model: VideoModel, probabilities: bool, foveated: bool) -> Re
 
 @dataclass(frozen=True)
 class _Sinks:
-    """masks, records: go on where an earlier run stopped. anew: written from the first frame on, finished ones
-    included. further: only for frames that this run makes.
+    """records: masks and records, which go on where an earlier run stopped. anew: written from the first frame on,
+    finished ones included. further: only for frames that this run makes.
     """
 
-    masks: MaskWriter
     records: RecordWriter
     anew: tuple[Sink, ...]
     further: tuple[Sink, ...]
 
     def all(self) -> tuple[Sink, ...]:
-        return (InTurn(self.masks, self.records), *self.anew, *self.further)
+        return (self.records, *self.anew, *self.further)
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,7 @@ class _Run:
         if job.overlay:
             anew.append(OverlayWriter(outputs.overlay, self._clip.source.info.rate, palette=self._palette))
         return _Sinks(
-            masks=MaskWriter(outputs.masks, self._palette),
-            records=RecordWriter(outputs.records, finished.frames),
+            records=RecordWriter(outputs.records, MaskWriter(outputs.masks, self._palette), finished.frames),
             anew=tuple(anew),
             further=(ProbabilityWriter(outputs.soft),) if job.soft else (),
         )

@@ -92,37 +92,13 @@ class Ahead(Generic[T]):
         return False
 
 
-@dataclass(frozen=True)
-class InTurn:
-    """A sink made of two, the second of which takes a result when the first is done with it. In the pipeline each has
-    a thread of its own.
-    """
-
-    first: Sink
-    second: Sink
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        self.first.write(frame, result)
-        self.second.write(frame, result)
-
-    def close(self) -> None:
-        try:
-            self.first.close()
-        finally:
-            self.second.close()
-
-
 class Behind:
-    """Write results to `sink` in a thread of its own, at most `depth` results behind; of an `InTurn` in two.
+    """Write results to `sink` in a thread of its own, at most `depth` results behind.
 
-    An error of the sink is raised by the next `put` or by `close`; what was written before stays. on_busy: told how
-    many seconds each write took.
+    An error of the sink is raised by the next `put` or by `close`; what was written before stays.
     """
 
     def __init__(self, sink: Sink, depth: int, on_busy: Callable[[float], None] = lambda _: None) -> None:
-        self._next: Behind | None = None
-        if isinstance(sink, InTurn):
-            self._next, sink = Behind(sink.second, depth, on_busy), sink.first
         self._sink = sink
         self._on_busy = on_busy
         self._waiting: queue.Queue[tuple[Frame, FrameResult] | _End] = queue.Queue(maxsize=max(1, depth))
@@ -161,23 +137,16 @@ class Behind:
         # After an error the queue is still emptied, so that nobody waits for room in it.
         while not isinstance(item := _get(self._waiting), _End):
             if self._error is None:
-                self._timed(self._sink.write, *item)
-            if self._error is None and self._next is not None:
-                self._guarded(self._next.put, *item)
-        self._timed(self._sink.close)
-        if self._next is not None:
-            self._guarded(self._next.close)
-
-    def _timed(self, action: Callable[..., None], *arguments: object) -> None:
-        start = time.perf_counter()
-        self._guarded(action, *arguments)
-        self._on_busy(time.perf_counter() - start)
+                self._guarded(self._sink.write, *item)
+        self._guarded(self._sink.close)
 
     def _guarded(self, action: Callable[..., None], *arguments: object) -> None:
+        start = time.perf_counter()
         try:
             action(*arguments)
         except BaseException as error:
             self._error = self._error or error
+        self._on_busy(time.perf_counter() - start)
 
 
 def _get(items: queue.Queue[T]) -> T:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from segic_vos.frames import Frame, FrameResult
 from segic_vos.records import FrameRecord, RecordWriter, read_records
-from segic_vos.threads import Behind, InTurn
+from segic_vos.threads import Behind
 
 
 class SlowMasks:
@@ -41,9 +41,9 @@ def frame(index: int) -> tuple[Frame, FrameResult]:
     return Frame(index, f"{index:05d}", np.zeros((2, 3, 3), np.uint8)), FrameResult(labels, (7,), {7: 0.5})
 
 
-def in_threads(path: Path, masks: SlowMasks, busy: list[float]) -> tuple[Behind, RecordWriter]:
-    records = RecordWriter(path)
-    return Behind(InTurn(masks, records), depth=4, on_busy=busy.append), records
+def in_a_thread(path: Path, masks: SlowMasks, busy: list[float]) -> tuple[Behind, RecordWriter]:
+    records = RecordWriter(path, masks)
+    return Behind(records, depth=4, on_busy=busy.append), records
 
 
 def writing_threads() -> list[str]:
@@ -52,7 +52,7 @@ def writing_threads() -> list[str]:
 
 def test_every_frame_has_its_record_in_order_and_never_before_its_mask(tmp_path: Path) -> None:
     masks, busy = SlowMasks(), []
-    writer, records = in_threads(tmp_path / "frames.jsonl", masks, busy)
+    writer, records = in_a_thread(tmp_path / "frames.jsonl", masks, busy)
     for index in range(20):
         writer.put(*frame(index))
         recorded = list(read_records(tmp_path / "frames.jsonl"))
@@ -66,7 +66,7 @@ def test_every_frame_has_its_record_in_order_and_never_before_its_mask(tmp_path:
 
 
 def test_a_record_does_not_wait_for_the_next_frame(tmp_path: Path) -> None:
-    writer, _ = in_threads(tmp_path / "frames.jsonl", SlowMasks(), [])
+    writer, _ = in_a_thread(tmp_path / "frames.jsonl", SlowMasks(), [])
     writer.put(*frame(0))
     deadline = time.monotonic() + 5
     while not list(read_records(tmp_path / "frames.jsonl")) and time.monotonic() < deadline:
@@ -78,7 +78,7 @@ def test_a_record_does_not_wait_for_the_next_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fail_at", [0, 5, 18, 19])
 def test_nothing_is_written_after_a_mask_that_could_not_be(tmp_path: Path, fail_at: int) -> None:
     masks = SlowMasks(fail_at)
-    writer, _ = in_threads(tmp_path / "frames.jsonl", masks, [])
+    writer, _ = in_a_thread(tmp_path / "frames.jsonl", masks, [])
     told = 0
     for index in range(20):
         try:
@@ -98,16 +98,15 @@ def test_nothing_is_written_after_a_mask_that_could_not_be(tmp_path: Path, fail_
     assert not writing_threads()
 
 
-def test_a_record_that_cannot_be_written_stops_the_masks_and_is_told(tmp_path: Path) -> None:
-    class Full:
-        def write(self, *_: object) -> None:
-            raise OSError("no room")
+def test_a_record_that_cannot_be_written_stops_the_masks_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> FrameRecord:
+        raise OSError("no room")
 
-        def close(self) -> None:
-            pass
-
+    monkeypatch.setattr(FrameRecord, "of", full)
     masks = SlowMasks()
-    writer = Behind(InTurn(masks, Full()), depth=1)
+    writer, _ = in_a_thread(tmp_path / "frames.jsonl", masks, [])
     frames = (frame(index) for index in range(1000))
     with pytest.raises(OSError, match="no room"):
         deque(starmap(writer.put, frames))
