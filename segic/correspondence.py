@@ -8,6 +8,7 @@ Two ways of propagating an example's mask to the target:
 Neither ever resamples a many-channel feature map, and neither forms the pixel-by-pixel matrix C of eq. 1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,10 +106,19 @@ def entity_margins(similarity: Tensor, group: Tensor, entities: int, topk: int) 
 
     The cost is that of one pass over `similarity`, whatever the number of entities.
     """
-    # A GPU would have to be waited for to tell how many columns are whose.
-    if group.device.type == "cpu":
-        return margins_of_best(_best_of_columns(similarity, group, entities + 1, topk).float())
-    return margins_of_best(best_by_group(similarity, group, entities + 1, topk)[0].float())
+    return margins_of_best(best_matches(similarity, group, entities + 1, topk).float())
+
+
+def best_matches(similarity: Tensor, group: Tensor, groups: int, topk: int) -> Tensor:
+    """(T, E) cosines and (E,) int64 groups -> (groups, T, topk): the best of each group, falling, minus infinity where
+    a group has fewer.
+    """
+    if group.device.type != "cpu":  # it would have to be waited for to tell how many columns are whose
+        return best_by_group(similarity, group, groups, topk)[0]
+    if not bool((group[1:] >= group[:-1]).all()):  # callers with large matrices sort their tokens before the product
+        group, order = group.sort()
+        similarity = similarity[:, order]
+    return best_of_columns(similarity, torch.bincount(group, minlength=groups).tolist(), topk)
 
 
 def margins_of_best(best: Tensor) -> Tensor:
@@ -126,13 +136,10 @@ def margins_of_best(best: Tensor) -> Tensor:
     return _mean_of_found(best[1:]) - _mean_of_found(others)
 
 
-def _best_of_columns(similarity: Tensor, group: Tensor, groups: int, topk: int) -> Tensor:
-    """The first of `best_by_group`'s results, by splitting the columns among the groups."""
-    if not bool((group[1:] >= group[:-1]).all()):  # callers with large matrices sort their tokens before the product
-        similarity = similarity[:, group.argsort()]
-    counts = torch.bincount(group, minlength=groups).tolist()
-    best = similarity.new_full((groups, similarity.shape[0], topk), -torch.inf)
-    for index, columns in enumerate(similarity.split(counts, dim=1)):
+def best_of_columns(similarity: Tensor, counts: Sequence[int], topk: int) -> Tensor:
+    """As `best_matches`, of columns that are sorted by group; counts: how many each group has."""
+    best = similarity.new_full((len(counts), similarity.shape[0], topk), -torch.inf)
+    for index, columns in enumerate(similarity.split(list(counts), dim=1)):
         k = min(topk, columns.shape[1])
         best[index, :, :k] = columns.topk(k, dim=1).values
     return best

@@ -11,7 +11,7 @@ from segic.backbones.fovea import Fovea
 from segic.branches import side_by_side
 from segic.carrying import SCALE, carry, token_flow, within_reach
 from segic.config import MatchingConfig
-from segic.correspondence import entity_margins
+from segic.correspondence import best_matches, margins_of_best
 from segic.neighbours import PAIRS_AT_ONCE, neighbour_margins
 from segic.numbers import numbers
 from segic.target_model import TargetModel
@@ -195,8 +195,6 @@ def margins_to(
         group, order = group.sort()  # sorted, each entity's columns are a slice of the products
         others, pairs = others[order], PAIRS_AT_ONCE_CPU
     rows = max(1, pairs // len(group))
-    out = []
-    for start in range(0, len(target), rows):
-        similarity = target[start : start + rows] @ others.T
-        out.append(entity_margins(similarity, group, len(entities), matching.topk))
-    return torch.cat(out, 1)
+    parts = (target[start : start + rows] @ others.T for start in range(0, len(target), rows))
+    best = [best_matches(similarity, group, len(entities) + 1, matching.topk) for similarity in parts]
+    return margins_of_best(torch.cat(best, 1).float())

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segic.correspondence import entity_margins
+from segic.correspondence import best_of_columns, margins_of_best
 
 TILE = (12, 20)  # rows and columns of the target that are compared together
 SPARSE_TILE = (24, 30)  # where a part of them is compared only
@@ -43,8 +43,11 @@ class Tile:
 
     def holds(self, y: Tensor, x: Tensor) -> Tensor:
         """Which of some tokens, in rows y and columns x, are the tile's."""
-        rows, columns = self.rows, self.columns
-        return (y >= rows.start) & (y < rows.stop) & (x >= columns.start) & (x < columns.stop)
+        return _within(self.rows, y) & _within(self.columns, x)
+
+    def is_near(self, y: Tensor, x: Tensor) -> Tensor:
+        """Which of some tokens are near to it."""
+        return _within(self.near_rows, y) & _within(self.near_columns, x)
 
 
 def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> Iterator[Tile]:
@@ -58,6 +61,10 @@ def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> I
                 range(max(0, y - radius), min(grid[0], end_y + radius)),
                 range(max(0, x - radius), min(grid[1], end_x + radius)),
             )
+
+
+def _within(part: range, places: Tensor) -> Tensor:
+    return (places >= part.start) & (places < part.stop)
 
 
 def surroundings(covered: Tensor, radius: int) -> Tensor:
@@ -83,36 +90,27 @@ def near_margins(
     background, 1..entities, or entities + 1 for tokens that are left out. Returns (entities, T) float32.
     """
     h, w = grid
-    device = target.device
-    sources = torch.cat([*tokens, tokens[0].new_zeros(1, target.shape[1])])  # the last one's products are 0
-    frames = torch.arange(len(tokens), device=device) * (h * w)
-    kept = group <= entities
-    totals = torch.bincount(group[kept], minlength=entities + 1)
-    out = torch.empty(entities, len(target), device=device)
-    size = TILE if seen is None else SPARSE_TILE
-    positions = torch.arange(h * w, device=device) if seen is None else seen
+    owners, order = group.sort()
+    totals = torch.bincount(owners, minlength=entities + 2)[: entities + 1]
+    order = order[: int(totals.sum())]  # without those that are left out, which come last
+    sources, other_y, other_x = torch.cat(list(tokens)), order // w % h, order % w
+    positions = torch.arange(h * w, device=target.device) if seen is None else seen
     y, x = positions // w, positions % w
-    for tile in tiles(grid, radius, size):
-        mine = tile.holds(y, x).nonzero()[:, 0]
-        inside = (frames[:, None] + _flat(tile.near_rows, tile.near_columns, w, device)).flatten()
-        inside = inside[kept[inside]]
-        owners = group[inside]
+    rank = torch.arange(topk, device=target.device)
+    best = target.new_empty(entities + 1, len(target), 2 * topk)
+    for tile in tiles(grid, radius, TILE if seen is None else SPARSE_TILE):
+        mine, inside = tile.holds(y, x).nonzero()[:, 0], tile.is_near(other_y, other_x).nonzero()[:, 0]
+        found = torch.bincount(owners[inside], minlength=entities + 1)
+        products = target[_whole_steps(mine)] @ sources[_whole_steps(order[inside])].T
+        similarity = products[: len(mine), : len(inside)]
+        far_y, far_x = _far(tile.rows, other_y[inside], radius), _far(tile.columns, other_x[inside], radius)
+        # By rows and by columns first: comparing all pairs costs many times as much as looking both up.
+        similarity.masked_fill_(far_y[y[mine] - tile.rows.start] | far_x[x[mine] - tile.columns.start], 0)
         # What lies outside of the tile counts as similarity 0; more than `topk` of a group are never looked at.
-        missing = (totals - torch.bincount(owners, minlength=entities + 1)).clamp(max=topk)
-        outside = torch.repeat_interleave(torch.arange(entities + 1, device=device), missing)
-        owners, order = torch.cat([owners, outside]).sort()
-        index = torch.cat([inside, torch.full_like(outside, len(sources) - 1)])[order]
-        products = target[_whole_steps(mine)] @ sources[_whole_steps(index)].T
-        similarity = products[: len(mine), : len(index)]
-        similarity.masked_fill_(_far(tile, y[mine], x[mine], index, grid, radius), 0)
-        out[:, mine] = entity_margins(similarity, owners, entities, topk)
-    return out
-
-
-def _flat(rows: range, columns: range, width: int, device: torch.device) -> Tensor:
-    """Positions of a rectangle's tokens among a frame's, row by row."""
-    y = torch.arange(rows.start, rows.stop, device=device)
-    return (y[:, None] * width + torch.arange(columns.start, columns.stop, device=device)).flatten()
+        outside = torch.where(rank < (totals - found)[:, None], 0.0, -torch.inf).to(best.dtype)
+        inner = best_of_columns(similarity, found.tolist(), topk)
+        best[:, mine] = torch.cat([inner, outside[:, None].expand_as(inner)], 2)
+    return margins_of_best(best.topk(topk, dim=2).values.float())
 
 
 def _whole_steps(index: Tensor) -> Tensor:
@@ -122,13 +120,7 @@ def _whole_steps(index: Tensor) -> Tensor:
     return F.pad(index, (0, -len(index) % STEP))
 
 
-def _far(tile: Tile, y: Tensor, x: Tensor, index: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
-    """(T, S) bool: which pairs are too far apart. y, x: (T,) rows and columns of the tile's tokens. index: (S,)
-    positions of the others in their frames, one frame after the other.
-    """
-    other_y, other_x = index // grid[1] % grid[0], index % grid[1]
-    rows = torch.arange(tile.rows.start, tile.rows.stop, device=index.device)
-    columns = torch.arange(tile.columns.start, tile.columns.stop, device=index.device)
-    # By rows and by columns first: comparing all pairs costs many times as much as looking both up.
-    far_y, far_x = (rows[:, None] - other_y).abs() > radius, (columns[:, None] - other_x).abs() > radius
-    return far_y[y - tile.rows.start] | far_x[x - tile.columns.start]
+def _far(mine: range, others: Tensor, radius: int) -> Tensor:
+    """(len(mine), S) bool: which of some rows, or columns, (S,), are too far from each of a tile's."""
+    own = torch.arange(mine.start, mine.stop, device=others.device)
+    return (own[:, None] - others).abs() > radius
