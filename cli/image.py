@@ -13,7 +13,7 @@ import click
 from segic.errors import SegicError, UsageError
 
 from .examples import ExampleSpec, parse_example
-from .lazy import Failure, wants_traceback
+from .lazy import Failure, show_traceback
 from .model_options import ModelChoice, load, model_options, out_of_memory_said
 from .progress import Talker, verbosity_options
 
@@ -101,8 +101,9 @@ def segment(
             except SegicError as error:
                 if as_json:
                     click.echo(json.dumps({"target": str(target), "status": "failed", "reason": str(error)}))
-                if len(targets) == 1 or wants_traceback(ctx):
+                if len(targets) == 1:
                     raise
+                show_traceback(ctx)
                 talker.error(str(error))
                 statuses.append(error.exit_status)
                 continue

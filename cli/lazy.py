@@ -68,8 +68,7 @@ class RootGroup(LazyGroup):
             failure = _as_failure(error)
             if failure is None:
                 raise
-            if wants_traceback(ctx):
-                traceback.print_exc()
+            show_traceback(ctx)
             raise failure from error
 
 
@@ -107,9 +106,10 @@ def set_verbosity(ctx: click.Context, verbosity: int) -> None:
     ctx.meta[_VERBOSITY] = verbosity
 
 
-def wants_traceback(ctx: click.Context) -> bool:
-    """With -vv, or SEGIC_DEBUG=1 in the environment."""
-    return int(ctx.meta.get(_VERBOSITY, 0)) >= 2 or os.environ.get("SEGIC_DEBUG", "") not in ("", "0")
+def show_traceback(ctx: click.Context) -> None:
+    """That of the error in hand, with -vv, or SEGIC_DEBUG=1 in the environment."""
+    if int(ctx.meta.get(_VERBOSITY, 0)) >= 2 or os.environ.get("SEGIC_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
 
 
 def run(command: click.Command, args: Sequence[str] | None = None) -> None:

@@ -13,7 +13,7 @@ import click
 from segic.errors import SegicError, UsageError
 
 from .clips import ClipPaths, clip_paths
-from .lazy import INTERRUPTED, Failure, wants_traceback
+from .lazy import INTERRUPTED, Failure, show_traceback
 from .model_options import ModelChoice, load, model_options
 from .progress import Talker, stoppable, verbosity_options
 from .quality_options import quality_options, sized
@@ -131,9 +131,10 @@ def run(ctx: click.Context, /, **options: Any) -> None:
         except SegicError as error:
             if options["as_json"]:
                 click.echo(json.dumps(failed_as_dict(each, error)))
-            if len(paths) == 1 or error.exit_status == INTERRUPTED or wants_traceback(ctx):
+            if len(paths) == 1 or error.exit_status == INTERRUPTED:
                 raise
             # The other clips are jobs of their own.
+            show_traceback(ctx)
             talker.error(f"{each.title}: {error}")
             statuses.append(error.exit_status)
             continue

@@ -241,11 +241,13 @@ def test_bad_requests(folder, args, words):
     assert not list(folder.glob("*_segic"))
 
 
-def test_a_target_that_cannot_be_read_does_not_stop_the_others(folder):
+@pytest.mark.parametrize("verbosity", [(), ("-vv",)])
+def test_a_target_that_cannot_be_read_does_not_stop_the_others(folder, verbosity):
     scene(folder / "t1.png", (25, 10), (3, 30))
     (folder / "broken.png").write_bytes(b"no picture")
-    done = program("broken.png", "t1.png", "--example", "ex.png:ex_mask.png", "--json")
+    done = program("broken.png", "t1.png", "--example", "ex.png:ex_mask.png", "--json", *verbosity)
     assert done.exit_code == 1
+    assert ("Traceback" in done.stderr) == bool(verbosity)
     failed, found = [json.loads(line) for line in done.stdout.splitlines()]
     assert (failed["target"], failed["status"]) == ("broken.png", "failed")
     assert found["target"] == "t1.png"
