@@ -94,7 +94,11 @@ class VideoSession:
         return self.step_encoded(self.encode(pixels, whole=annotation is not None), annotation)
 
     def encode(self, pixels: NDArray[np.uint8], *, whole: bool = True) -> Encoded:
-        """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are."""
+        """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are.
+
+        Raises UsageError for a frame of another size than the first one.
+        """
+        self._checked_size((pixels.shape[0], pixels.shape[1]))
         coarsest = None if whole else self._coarsest((pixels.shape[0], pixels.shape[1]))
         return self.model.encode(to_batch(pixels), coarsest)[0]
 
@@ -127,7 +131,7 @@ class VideoSession:
         """
         if annotation is not None:
             _check_annotation(annotation, image.canvas.frame)
-        self._check_size(image)
+        self._size = self._checked_size(image.canvas.frame)
         shown = annotation.ids if annotation is not None else ()
         followed = tuple(i for i in self._ids if i not in shown)
         fetched = None
@@ -144,16 +148,18 @@ class VideoSession:
         shown, followed = annotation.ids, tuple(predicted.scores)
         self._ids = tuple(sorted({*self._ids, *shown}))
         self._predicted = 0
-        labels = np.where(annotation.labels != 0, annotation.labels, predicted.labels)
+        given = annotation.objects  # what is undecided is nobody's, though the result shows it
+        owned = np.where(given != 0, given, predicted.labels)
+        labels = np.where(annotation.labels != 0, annotation.labels, owned)
         if shown:
-            self._keep_given(self._example(image, annotation.labels, shown))
+            self._keep_given(self._example(image, given, shown))
         if self._ids:
             # The same one where nothing was predicted: it is then known not to be a second example.
-            self._recent.append(self._example(image, labels, self._ids) if followed else self._given[-1])
+            self._recent.append(self._example(image, owned, self._ids) if followed else self._given[-1])
         scores = {**predicted.scores, **dict.fromkeys(shown, 1.0)}
         probabilities = None
         if self.probabilities:
-            probabilities = self._given_probabilities(labels, followed, predicted.probabilities)
+            probabilities = self._given_probabilities(owned, followed, predicted.probabilities)
         return Pending.known(FrameResult(labels, self._ids, dict(sorted(scores.items())), True, probabilities))
 
     def remember(self, image: Encoded, labels: NDArray[np.int32], scores: Mapping[int, float] | None = None) -> None:
@@ -163,7 +169,7 @@ class VideoSession:
         Used to go on with a video that was interrupted: first the given frames through `step_encoded`, then the last
         few written masks through this, and `skip` for frames in between.
         """
-        self._check_size(image)
+        self._size = self._checked_size(image.canvas.frame)
         if self._ids:
             known = self._example(image, labels, self._ids)
             values = [(scores or {}).get(key, 0.0) for key in self._ids]
@@ -201,15 +207,14 @@ class VideoSession:
             self._recorded.forget()
             raise
 
-    def _check_size(self, image: Encoded) -> None:
-        size = image.canvas.frame
-        if self._size is None:
-            self._size = size
-        elif self._size != size:
+    def _checked_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The (height, width) of a frame, where it is that of the first one, or this is the first one."""
+        if self._size is not None and self._size != size:
             raise UsageError(
                 f"this frame is {size[1]}x{size[0]} pixels, the first one was {self._size[1]}x{self._size[0]}; "
                 "one session takes frames of one size"
             )
+        return size
 
     def _keep_given(self, example: Context) -> None:
         """Adds a given example. Beyond MAX_GIVEN the oldest but the first goes that is no object's only one."""

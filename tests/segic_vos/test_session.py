@@ -232,6 +232,25 @@ def test_correction_leaves_void_undecided(model):
     np.testing.assert_array_equal(result.labels[labels > 0], labels[labels > 0])
 
 
+def test_what_is_undecided_is_nobodys_even_beside_an_object_of_that_number(model):
+    """For the frames to come it is as background is."""
+    frames, first = clip(2), np.zeros(SIZE, np.int32)
+    first[:20, :20] = 255
+    sessions = [VideoSession(model, probabilities=True) for _ in range(2)]
+    decided, undecided = np.zeros(SIZE, np.int32), np.zeros(SIZE, np.int32)
+    decided[40:, :20] = 1
+    undecided[40:, :20], undecided[:, 60:] = 1, 255
+    results = []
+    for session, labels in zip(sessions, (decided, undecided), strict=True):
+        session.step(frames[0], annotate(first))
+        results.append(session.step(frames[1], annotate(labels, void=255)))
+        assert results[-1].ids == (1, 255)
+    np.testing.assert_array_equal(results[1].labels[undecided > 0], undecided[undecided > 0])
+    np.testing.assert_array_equal(results[1].probabilities, results[0].probabilities)
+    one, two = (session.state.recent[-1].visual for session in sessions)
+    assert torch.equal(one, two)
+
+
 # What an object's absence does
 
 
