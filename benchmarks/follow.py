@@ -1,7 +1,6 @@
 """Methods that follow objects through a clip: the segic model, and any other that steps frame by frame."""
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -57,14 +56,12 @@ def following(
     meta = video_meta(model)
 
     def closely(frames: Iterator[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
-        first = next(frames, None)
-        if first is None:
-            return
-        given = annotation_of(first)
         session = VideoSession(model, meta=meta, foveated=True)
-        if tokens is not None and given is not None and given.ids:
-            session = VideoSession.close_to(model, given.objects, tokens=tokens, meta=meta)
-        yield from stepping(lambda: session)(chain([first], frames), annotation_of)
+        for frame in frames:
+            given = annotation_of(frame)
+            if tokens is not None and given is not None and given.ids and not session.ids:
+                session = VideoSession.close_to(model, given.objects, tokens=tokens, meta=meta)
+            yield frame, session.step(frame.pixels, given)
 
     def whole(frames: Iterator[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
         session = VideoSession(model, meta=meta)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segic_vos.frames import Source
+from segic_vos.frames import Annotation, Source
 from segic_vos.masks import Annotations, Form, read_annotations
 from segic_vos.outputs import Existing, Outputs
 from segic_vos.sinks.rle import encoder
@@ -54,11 +54,15 @@ class ClipJob:
 
 @dataclass(frozen=True)
 class Clip:
-    """An opened job whose request has been checked as far as it can be without the model."""
+    """An opened job whose request has been checked as far as it can be without the model.
+
+    opening: the first masks that show an object, which may be a later frame's.
+    """
 
     job: ClipJob
     source: Source
     annotations: Annotations
+    opening: Annotation
     outputs: Outputs
     notes: list[str] = field(default_factory=list)
 
@@ -79,12 +83,12 @@ def open_clip(job: ClipJob) -> Clip:
             on_size_change=job.on_size_change,
         )
     annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
-    annotations.require_used(source.names, Selection(job.start, job.end, job.every))
+    opening = annotations.opening(source.names, Selection(job.start, job.end, job.every))
     if job.rle:
         encoder()  # said before an earlier run's files go
     outputs = Outputs(job.out)
     outputs.check(job.existing, inputs=(job.video, Path(job.masks)))
-    return Clip(job, source, annotations, outputs, notes)
+    return Clip(job, source, annotations, opening, outputs, notes)
 
 
 @contextmanager

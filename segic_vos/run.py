@@ -149,13 +149,13 @@ class _Run:
         job, outputs = self._job, self._outputs
         with source_warnings(self._note):
             frames = iter(self._clip.source)
-            first, masks = self._opening(frames)
+            first = self._opening(frames)
             frames = chain([first], frames)
-            self._look(first, masks)
+            self._look(first.size)
             finished = Finished()
             if job.existing == "resume":
                 finished = finished_frames(outputs, job.settings(), self._described)
-                if finished.complete and all(path.exists() for path in self._written().values()):
+                if finished.complete and self._is_all(finished):
                     self._check_given(finished)
                     self._note("the earlier run is complete: nothing is left to do")
                     return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
@@ -164,7 +164,7 @@ class _Run:
                     "--resume: soft masks are written from here on; finished frames of the earlier run have none"
                 )
             session = self._make_session(self._model, job.soft, self._foveated)
-            self._choices = self._choose(first.size, len(masks.ids) if masks is not None else 1)
+            self._choices = self._choose(first.size, max(1, len(self._clip.opening.ids)))
             self._talk.choices(self._choices)
             outputs.create(job.existing)
             # Before anything else: by it a later run knows the folder as segic's.
@@ -184,6 +184,13 @@ class _Run:
         done = self._summary("complete", timings, statistics, finished)
         outputs.write_summary(done.as_dict())
         return done
+
+    def _is_all(self, finished: Finished) -> bool:
+        """Whether nothing is left of a complete earlier run: since then its clip may have become longer, and files may
+        be gone. Where the clip's length is not known, its frames tell.
+        """
+        there = all(path.exists() for path in self._written().values())
+        return there and self._clip.source.info.expected_frames == finished.frames
 
     def _check_given(self, finished: Finished) -> None:
         """Raises UsageError where masks have changed since all frames were finished."""
@@ -234,29 +241,29 @@ class _Run:
             note=self._note,
         )
 
-    def _opening(self, frames: Iterator[Frame]) -> tuple[Frame, Annotation | None]:
-        """The first frame and its masks: where they do not fit, nothing has been written."""
+    def _opening(self, frames: Iterator[Frame]) -> Frame:
+        """The first frame: where its masks do not fit, nothing has been written."""
         first = next(frames, None)
         if first is None:
             raise SegicError(f"{self._job.video}: no frame to work on")
         self._first = first.index
         annotation = self._annotation(first)
-        self._palette = annotation.palette if annotation is not None else self._clip.annotations.palette
-        return first, annotation
+        self._palette = (annotation or self._clip.opening).palette
+        return first
 
-    def _look(self, first: Frame, masks: Annotation | None) -> None:
-        """Decides whether frames are foveated, and then at which size: by the first masks, where there are any."""
+    def _look(self, frame: tuple[int, int]) -> None:
+        """Decides whether frames of (height, width) are foveated, and then at which size: by the clip's first masks."""
         from segic.model import SEGIC
 
         tokens = self._chosen.tokens if self._chosen is not None else None
-        model = self._model
+        model, masks = self._model, self._clip.opening
         if tokens is not None and isinstance(model, SEGIC):
             from segic_vos.fovea import fitting_size
 
             self._foveated = True
-            if masks is not None and masks.ids:
+            if masks.ids:
                 known = foveated_sizes(tokens)
-                sizes = [size for size in known if self._fits(model.at_size(size), first.size, len(masks.ids))]
+                sizes = [size for size in known if self._fits(model.at_size(size), frame, len(masks.ids))]
                 size = self._earlier_size(known) or fitting_size(model, masks.objects, sizes or known[:1], tokens)
                 self._model = model = model.at_size(size)
             if self._job.batch is not None:
@@ -289,7 +296,7 @@ class _Run:
         return choose_batch(work, model.device, self._job.max_memory)
 
     def _choose(self, frame: tuple[int, int], objects: int) -> Choices:
-        """What this run works with. objects: as far as the first frame shows; masks of later frames may bring more."""
+        """What this run works with. objects: as far as the first masks show; later ones may bring more."""
         job, model = self._job, self._model
         batch, why = job.batch or default_batch(model.device), "--batch" if job.batch else ""
         if (fitting := self._batch_within(model, frame, objects)) is not None:

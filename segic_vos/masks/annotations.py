@@ -73,29 +73,26 @@ class Annotations:
         key = _key(name)
         if key not in self._by_frame:
             return None
-        mask = read_mask(self._by_frame[key], allow_many=self._allow_many)
+        mask = self._read(self._by_frame[key])
         if key not in self._used:
             self._used.add(key)
             self._note(mask, str(self._by_frame[key]), f"frame {name}")
         return mask.annotation
 
-    @property
-    def palette(self) -> bytes | None:
-        """Of the first mask."""
-        if self._first is not None:
-            return self._first.annotation.palette
-        return read_mask(next(iter(self._by_frame.values())), allow_many=self._allow_many).annotation.palette
+    def opening(self, frame_names: Sequence[str] | None, selection: Selection) -> Annotation:
+        """The first masks that show an object, of all frames that are taken; where none does, the first of all.
+        frame_names: as in `read_annotations`.
 
-    def require_used(self, frame_names: Sequence[str] | None, selection: Selection) -> None:
-        """UsageError where no mask is of a frame that is taken: nothing would be followed. frame_names: as in
-        `read_annotations`.
+        Raises UsageError where no mask is of a frame that is taken: nothing would be followed.
         """
         if self._first is not None:
-            return
+            return self._first.annotation
         if frame_names is None:
-            taken = any(selection.takes(int(key)) for key in self._by_frame)
+            numbered = sorted((int(key), path) for key, path in self._by_frame.items())
+            taken = [path for number, path in numbered if selection.takes(number)]
         else:
-            taken = any(_key(name) in self._by_frame and selection.takes(i) for i, name in enumerate(frame_names))
+            keys = [_key(name) for position, name in enumerate(frame_names) if selection.takes(position)]
+            taken = [self._by_frame[key] for key in keys if key in self._by_frame]
         if not taken:
             first = next(iter(self._by_frame.values())).name
             raise UsageError(
@@ -103,6 +100,11 @@ class Annotations:
                 f"{selection.end or 'of the clip'}, every {selection.every}), so nothing could be followed; there is "
                 f"{first}{f' and {len(self._by_frame) - 1} more' if len(self._by_frame) > 1 else ''}"
             )
+        masks = (self._read(path).annotation for path in taken)
+        return next((one for one in masks if one.ids), None) or self._read(taken[0]).annotation
+
+    def _read(self, path: Path) -> MaskFile:
+        return read_mask(path, allow_many=self._allow_many, known=self._ids)
 
     def _note(self, mask: MaskFile, source: str, where: str) -> None:
         for text in mask.notes:

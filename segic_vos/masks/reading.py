@@ -1,5 +1,6 @@
 """Read one mask file: which pixel belongs to which object."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,16 +26,18 @@ class MaskFile:
     notes: tuple[str, ...]
 
 
-def read_mask(path: Path, *, allow_many: bool = False) -> MaskFile:
+def read_mask(path: Path, *, allow_many: bool = False, known: Collection[int] = ()) -> MaskFile:
     """The index mask in `path`: palette, grey (8 or 16 bit), or a picture of few colours, which become ids 1, 2, ...
 
-    An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void. Of
-    grey with alpha the grey is taken. Raises UsageError for a file that is no picture, and, unless `allow_many`, for a
-    mask that looks anti-aliased or holds more than 64 ids in 8 bits.
+    An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void,
+    unless it is among the objects `known` already. Of grey with alpha the grey is taken. Raises UsageError for a file
+    that is no picture, and, unless `allow_many`, for a mask that looks anti-aliased or holds more than 64 ids in 8
+    bits.
     """
     values, palette, notes = _read_values(path)
     present = _distinct(values)
-    void = VOID if values.dtype == np.uint8 and VOID in present and len(present) > 1 else None
+    undecided = values.dtype == np.uint8 and VOID in present and len(present) > 1 and VOID not in known
+    void = VOID if undecided else None
     ids = tuple(value for value in present if value != void)
     if not allow_many:
         refuse_suspicious(values, ids, eight_bit=values.dtype == np.uint8, path=path)

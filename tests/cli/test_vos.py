@@ -264,6 +264,30 @@ def test_resume_of_a_complete_run_does_nothing(program, clip):
     assert before == (clip / "clip_segic/overlay.mp4").stat().st_mtime_ns
 
 
+def test_resume_of_a_complete_run_goes_on_with_what_came_since(program, clip):
+    (clip / "shots").mkdir()
+
+    def shoot(*indices):
+        for index in indices:
+            Image.fromarray(picture(index)).save(clip / f"shots/{index:05d}.png")
+
+    shoot(0, 1, 2)
+    assert program("shots", "--masks", "first.png").exit_code == 0
+    shoot(3, 4)
+    done = program("shots", "--masks", "first.png", "--resume")
+    assert done.exit_code == 0, done.output
+    summary = summary_of("shots_segic")
+    assert (summary["resumed_frames"], summary["frames"]) == (3, 5)
+    assert np.array_equal(labels_of(clip / "shots_segic/masks/00004.png"), truth(4))
+    with av.open(str(clip / "shots_segic/overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+    write_video(clip / "clip.mp4", frames=4)
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    write_video(clip / "clip.mp4", frames=6)
+    assert program("clip.mp4", "--masks", "first.png", "--resume").exit_code == 0
+    assert summary_of("clip_segic")["frames"] == 6
+
+
 def test_resume_does_not_believe_a_summary_whose_masks_are_gone(program, clip):
     assert program("clip.mp4", "--masks", "first.png").exit_code == 0
     before = (clip / "clip_segic/masks/00025.png").read_bytes()
@@ -446,11 +470,13 @@ def test_bad_requests_are_refused_before_anything_is_written(program, clip, args
     assert sorted(clip.rglob("*")) == before
 
 
-def test_other_clips_go_on_when_one_fails(program, clip):
+@pytest.mark.parametrize("verbosity", [(), ("-vv",)])
+def test_other_clips_go_on_when_one_fails(program, clip, verbosity):
     shutil.copy(clip / "clip.mp4", clip / "other.mp4")
     write_mask(clip / "small.png", np.ones((24, 32)))
-    done = program("clip.mp4", "other.mp4", "--masks", "small.png", "--masks", "first.png")
+    done = program("clip.mp4", "other.mp4", "--masks", "small.png", "--masks", "first.png", *verbosity)
     assert done.exit_code == 2
+    assert ("Traceback" in done.output) == bool(verbosity)
     assert "clip: " in done.output
     assert "1 of 2 clips failed" in done.output
     assert not (clip / "clip_segic").exists()

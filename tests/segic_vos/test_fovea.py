@@ -19,7 +19,7 @@ from segic_benchmarks.follow import following
 from segic_vos import VideoSession, annotation
 from segic_vos.choices import Choices
 from segic_vos.fovea import MARGIN, count_tokens, fitting_size, scales, usual_scales
-from segic_vos.frames import Frame, FrameResult
+from segic_vos.frames import Annotation, Frame, FrameResult
 from segic_vos.memory import Workload, choose_batch
 from segic_vos.quality import LARGE, SIZES, SizeChoice, foveated_sizes
 from segic_vos.run import ClipJob, ClipStopped, open_clip, run_clip
@@ -275,6 +275,39 @@ def test_a_run_looks_closely_and_says_so(dense_model: SEGIC, job: ClipJob) -> No
     for index, frame in enumerate(clip(6)):
         given = annotation(first_mask()) if index == 0 else None
         assert np.array_equal(session.step(frame, given).labels, masks_in(job.out)[index])
+
+
+@pytest.mark.parametrize("empty_before", [False, True])
+def test_the_size_follows_from_the_first_masks_whichever_frames_they_are(
+    dense_model: SEGIC, job: ClipJob, tmp_path: Path, empty_before: bool
+) -> None:
+    (tmp_path / "given").mkdir()
+    small = np.zeros_like(first_mask(), np.uint8)
+    small[:9, :9] = 5
+    for name, labels in (("00002", first_mask().astype(np.uint8)), ("00004", small)):
+        Image.fromarray(labels).save(tmp_path / f"given/{name}.png")
+    if empty_before:
+        Image.fromarray(np.zeros_like(small)).save(tmp_path / "given/00000.png")
+    later = replace(job, masks=str(tmp_path / "given"), out=tmp_path / "later")
+    size = run_clip(open_clip(job), dense_model, chosen=CHOSEN).choices["size"]
+    assert fitting_size(dense_model, small, foveated_sizes(500), 500) != size != dense_model.config.size
+    assert run_clip(open_clip(later), dense_model, chosen=CHOSEN).choices["size"] == size
+
+    def given(frame: Frame) -> Annotation | None:
+        return annotation(first_mask()) if frame.index == 2 else None
+
+    frames = [Frame(index, f"{index:05d}", pixels) for index, pixels in enumerate(clip(6))]
+    results = [result for _, result in following(dense_model, tokens=500)(frames, given)]
+    assert [result.ids for result in results] == [()] * 2 + [(5,)] * 4
+    assert np.array_equal(results[3].labels, masks_in(tmp_path / "later")[3])
+
+
+def test_a_frame_of_another_size_is_refused(dense_model: SEGIC) -> None:
+    session = VideoSession.close_to(dense_model, first_mask(), tokens=500)
+    session.step(clip(1)[0], annotation(first_mask()))
+    height, width = FRAME
+    with pytest.raises(UsageError, match=f"the first one was {width}x{height}"):
+        session.step(np.zeros((height + 40, width, 3), np.uint8))
 
 
 def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, job: ClipJob) -> None:

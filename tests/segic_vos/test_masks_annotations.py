@@ -8,6 +8,7 @@ import pytest
 from segic.errors import UsageError
 from segic_vos.frames import Frame
 from segic_vos.masks import read_annotations, read_objects
+from segic_vos.sources.selection import Selection
 
 VIDEO = None  # frames named by number
 
@@ -223,3 +224,26 @@ def test_a_form_that_does_not_fit(save, tmp_path, form, said):
 def test_brackets_in_a_folders_name_are_no_pattern(save, tmp_path):
     save("clip[1]/00000.png", stripe(0))
     assert read_annotations(tmp_path / "clip[1]", frame_names=VIDEO).form == "frames"
+
+
+def test_255_is_no_void_where_an_earlier_mask_gives_the_object_255(save, tmp_path):
+    save("m/00000.png", stripe(0))
+    save("m/00004.png", stripe(0) + stripe(1, 2))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO, form="frames")
+    assert masks.at(frame("00000"), first=True).ids == (255,)
+    later = masks.at(frame("00004"), first=False)
+    assert (later.ids, later.void) == ((2, 255), None)
+    assert not any("void" in note for note in masks.notes)
+
+
+def test_the_opening_masks_are_the_first_that_show_an_object(save, tmp_path):
+    for name, mask in (("00002", stripe(0, 0)), ("00010", stripe(0, 3)), ("00011", stripe(0, 4) + stripe(1, 5))):
+        save(f"m/{name}.png", mask)
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO, form="frames")
+    assert masks.opening(VIDEO, Selection()).ids == (3,)
+    assert masks.opening(VIDEO, Selection(start=1, every=2)).ids == (4, 5)
+    assert masks.opening(VIDEO, Selection(end=10)).ids == ()
+    names = [f"{index:05d}" for index in range(12, -1, -1)]  # in the order of a folder
+    assert read_annotations(tmp_path / "m", frame_names=names).opening(names, Selection()).ids == (4, 5)
+    with pytest.raises(UsageError, match="no mask is of a frame that is taken"):
+        masks.opening(VIDEO, Selection(start=12))
