@@ -98,8 +98,8 @@ def token_centres(masks: Tensor, grid: tuple[int, int]) -> Tensor:
 class SEGIC:
     """A frozen backbone and a trained decoder. Holds no state of any image or video.
 
-    The methods are safe to call from one thread at a time. Everything runs without gradients; training uses the stages
-    themselves (`segic.training`).
+    Images may be encoded in one thread while masks are predicted in another; neither is for two threads at once.
+    Everything runs without gradients; training uses the stages themselves (`segic.training`).
     """
 
     def __init__(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -161,10 +160,9 @@ class FixedPrompt:
 
 
 def default_text(device: torch.device | str = "cpu") -> CachedText:
-    """CLIP's text encoder behind the features that come with segic and those in the user's cache."""
-    shipped = Path(str(resources.files("segic"))) / "assets" / "prompts.safetensors"
+    """CLIP's text encoder behind the features in the user's cache."""
     store = cache_dir() / "prompts" / f"{CLIP.replace('/', '--')}.safetensors"
-    return CachedText(ClipTextEncoder(device=device), files=[shipped], store=store)
+    return CachedText(ClipTextEncoder(device=device), store=store)
 
 
 def _read(path: Path, name: str) -> dict[str, torch.Tensor]:
