@@ -7,12 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segic.files import write_whole
+
 from .clips import contents_digest
 from .davis_layout import VideoDataset
 from .follow import Follow
 from .metrics import SequenceScores, Statistics, Summary, score_sequence, summarise
 from .predict import Task, is_complete, predict
-from .result import Result, claim_folder, versions, write_atomically
+from .result import Result, claim_folder, versions
 from .score import Toolkit, score_folder
 from .shards import Shard
 from .truth import Truth, survey
@@ -66,7 +68,7 @@ class DavisBenchmark:
         if not all(is_complete(task, out / "masks") for task in tasks):
             return None
         result = self.score(out / "masks", settings, truths=truths)
-        write_atomically(out / "result.json", result.to_json())
+        write_whole(out / "result.json", result.to_json())
         return result
 
     def score(

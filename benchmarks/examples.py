@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segic.errors import UsageError
+from segic.files import write_whole
 
 from .clips import contents_digest, listing
 from .masks import read_image, read_labels
-from .result import digest, write_atomically
+from .result import digest
 from .segmenter import Picture, Shot
 
 MINIMUM = 0.01  # of the picture: an example should show its class to more than a few tokens
@@ -94,7 +95,7 @@ def draw_examples(
     if chosen is None:
         chosen = _look_through(images, wanted, seed)
         if cache is not None:
-            write_atomically(cache, json.dumps({"key": key, "chosen": chosen}, indent=1))
+            write_whole(cache, json.dumps({"key": key, "chosen": chosen}, indent=1))
     absent = [name for name in images.classes if not chosen.get(name)]
     notes: tuple[str, ...] = ()
     if absent:

@@ -2,14 +2,16 @@
 on how the work was cut."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from segic.errors import UsageError
+from segic.files import make_folder, write_whole, writing
 
-from .result import Result, claim_folder, described, write_atomically
+from .result import Result, claim_folder, described
 from .shards import Shard
 
 Counts = Mapping[str, tuple[int, int]]
@@ -47,17 +49,16 @@ def run_items(
     Returns the records of all items, in their order, or None while another shard's are missing.
     """
     shard = shard or Shard()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     done = _read(folder)
     path = folder / f"items-{shard.index}-of-{shard.count}.jsonl"
     _drop_half_line(path)
-    with path.open("a") as file:
-        for item in shard.select(items):
-            if item.key not in done:
-                counts = work(item)
+    for item in shard.select(items):
+        if item.key not in done:
+            counts = work(item)
+            with writing(path, "Make room and give the same command again"), path.open("a") as file:
                 file.write(json.dumps({"key": item.key, "counts": counts}) + "\n")
-                file.flush()
-            progress(item.key)
+        progress(item.key)
     done = _read(folder)
     if any(item.key not in done for item in items):
         return None
@@ -84,7 +85,7 @@ def score_items(
     if records is None:
         return None
     result = conclude(records)
-    write_atomically(out / "result.json", result.to_json())
+    write_whole(out / "result.json", result.to_json())
     return result
 
 
@@ -106,9 +107,8 @@ def _read(folder: Path) -> dict[str, Counts]:
 def _drop_half_line(path: Path) -> None:
     """Remove what a killed run left behind the last line break."""
     if path.is_file():
-        text = path.read_text()
-        if text and not text.endswith("\n"):
-            path.write_text(text[: text.rfind("\n") + 1])
+        with writing(path):
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def ratios(records: Iterable[Record]) -> dict[str, float]:

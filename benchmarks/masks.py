@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import UsageError
+from segic.files import writing
 from segic_vos.palette import complete_palette
 
 _INDEX_MODES = {"1", "L", "P", "LA", "PA", "I", "I;16", "I;16B", "I;16L"}
@@ -57,13 +58,17 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def write_labels(path: Path, labels: NDArray[np.integer], palette: bytes | None = None) -> None:
-    """Write (H, W) ids as an 8-bit palette PNG, or as a 16-bit grey one where an id is above 255."""
+    """Write (H, W) ids as an 8-bit palette PNG, or as a 16-bit grey one where an id is above 255.
+
+    Raises SegicError where it cannot be written.
+    """
     if labels.max(initial=0) > 255:
-        Image.fromarray(labels.astype(np.uint16)).save(path)
-        return
-    image = Image.fromarray(labels.astype(np.uint8))
-    image.putpalette(complete_palette(palette))
-    image.save(path)
+        image = Image.fromarray(labels.astype(np.uint16))
+    else:
+        image = Image.fromarray(labels.astype(np.uint8))
+        image.putpalette(complete_palette(palette))
+    with writing(path):
+        image.save(path)
 
 
 def ids_in(labels: NDArray[np.integer]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segic.errors import SegicError, UsageError
+from segic.files import make_folder
 from segic_vos.frames import Annotation, Frame
 
 from .clips import Clip
@@ -49,7 +50,7 @@ def predict(
     Clips that are complete already are left as they are. A clip's folder appears under its name only once it is whole,
     so a run that was stopped leaves nothing half-written to be scored.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for task in tasks:
         if not is_complete(task, folder):
             _predict_clip(task, follow, folder)
@@ -60,7 +61,7 @@ def _predict_clip(task: Task, follow: Follow, folder: Path) -> None:
     final = folder / task.clip.name
     partial = folder / f".{task.clip.name}.part{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+    make_folder(partial)
     try:
         annotations = task.annotations()
         palette = next((a.palette for a in annotations.values() if a.palette), None)

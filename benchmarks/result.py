@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segic.errors import UsageError
-from segic.files import whole
+from segic.files import write_whole
 
 FORMAT = 1
 _PACKAGES = ("segic", "torch", "numpy", "pillow", "av", "opencv-python-headless")
@@ -74,13 +74,6 @@ def described(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all, also when several processes write it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text(text)
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that the figures depend on."""
     installed = {d.metadata["Name"]: d.version for d in metadata.distributions() if d.metadata["Name"] in _PACKAGES}
@@ -113,7 +106,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     if folder.is_dir() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
         raise UsageError(f"{folder} exists and holds no run to go on with; choose another folder with --out")
-    write_atomically(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
+    write_whole(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

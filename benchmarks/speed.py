@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segic.files import make_folder
 from segic.model import SEGIC
 from segic_vos.fovea import fitting_size, usual_scales
 from segic_vos.pipeline import Stopped, run_pipeline
@@ -140,7 +141,7 @@ def measure_cell(
 
 
 def _sinks(folder: Path, clip: SpeedClip, overlay: bool) -> list[RecordWriter | OverlayWriter]:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     sinks: list[RecordWriter | OverlayWriter] = [
         RecordWriter(folder / "frames.jsonl", MaskWriter(folder / "masks", clip.first.palette))
     ]

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segic.errors import UsageError
+from segic.files import make_folder
 from segic_vos.frames import Annotation, Frame
 from segic_vos.masks import read_annotations
+from segic_vos.sinks.encoding import encoding
 from segic_vos.sources import frame_name, open_source
 
 MOST_OBJECTS = 200
@@ -106,9 +108,9 @@ def made_clip(folder: Path, *, objects: int, frames: int, size: tuple[int, int])
         raise UsageError(f"a made clip of {size[1]}x{size[0]} pixels: expected even sides of at least 32")
     scene = _Scene(objects, size)
     path = folder / f"made_{objects}.mp4"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(path), "w") as container:
+    with encoding(path), av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(_RATE))
         stream.height, stream.width = size
         stream.pix_fmt = "yuv420p"

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from .result import write_atomically
+from segic.files import write_whole
+
 from .speed_limits import Limits
 from .speed_plot import speed_plot
 from .speed_result import STAGES, CellResult, Procedure, SpeedReport, Spread
@@ -46,7 +47,7 @@ def write_report(report: SpeedReport, folder: Path, text_json: str) -> tuple[Pat
     """Write speed.txt, speed.json (`text_json`) and speed.svg; returns their paths."""
     files = {"speed.txt": as_text(report) + "\n", "speed.json": text_json, "speed.svg": speed_plot(report)}
     for name, text in files.items():
-        write_atomically(folder / name, text)
+        write_whole(folder / name, text)
     return tuple(folder / name for name in files)
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from segic.errors import UsageError
-from segic.files import whole
+from segic.files import whole, write_whole, writing
 
 from .clips import contents_digest, listing, pictures
 from .follow import Follow
 from .masks import Labels, ids_in, read_labels
 from .metrics import boundary_measure, boundary_radius, region_similarity
 from .predict import Task, is_complete, predict
-from .result import Result, claim_folder, versions, write_atomically
+from .result import Result, claim_folder, versions
 from .score import check_frames
 from .shards import Shard
 from .yvos_layout import YvosDataset, YvosVideo
@@ -73,7 +73,7 @@ class YvosBenchmark:
         archive = _pack(out / FOLDER, tasks, out / "submission.zip")
         result = self.score(out / FOLDER, settings)
         if result is not None:
-            write_atomically(out / "result.json", result.to_json())
+            write_whole(out / "result.json", result.to_json())
         return archive, result
 
     def score(
@@ -184,7 +184,7 @@ def _figures(scores: Mapping[str, ObjectScore]) -> tuple[dict[str, float], tuple
 
 def _pack(folder: Path, tasks: list[Task], path: Path) -> Path:
     """Zip `Annotations/VIDEO/FRAME.png`; PNGs are stored as they are, with a fixed date, so equal runs pack equally."""
-    with whole(path) as part, zipfile.ZipFile(part, "w") as archive:
+    with writing(path), whole(path) as part, zipfile.ZipFile(part, "w") as archive:
         for task in tasks:
             for name in task.saved:
                 member = f"{FOLDER}/{task.clip.name}/{name}.png"

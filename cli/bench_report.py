@@ -8,6 +8,7 @@ from shutil import get_terminal_size
 import click
 
 from segic.errors import UsageError
+from segic.files import write_whole
 
 _SUFFIXES = {".txt": "text", ".md": "markdown", ".json": "json", ".html": "html", ".htm": "html"}
 
@@ -33,7 +34,7 @@ def report(results: tuple[Path, ...], out: Path | None, form: str | None, pictur
     from segic_benchmarks.report import make_report
     from segic_benchmarks.report_html import as_html
     from segic_benchmarks.report_text import as_json, as_markdown, as_text
-    from segic_benchmarks.result import load_result, write_atomically
+    from segic_benchmarks.result import load_result
 
     if out is not None and out.is_dir():
         raise UsageError(f"--out {out} is a folder; give the file that the report is to be")
@@ -48,5 +49,5 @@ def report(results: tuple[Path, ...], out: Path | None, form: str | None, pictur
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_atomically(out, text)
+        write_whole(out, text)
         click.echo(str(out), err=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import click
 
 from segic.errors import UsageError
+from segic.files import write_whole
 
 from .bench_options import (
     data_option,
@@ -121,8 +122,6 @@ def measure(
 def _score(
     bench: VideoBenchmark[T], work: Work, results: Path, out: Path | None, shard: str | None, quiet: bool
 ) -> Result | None:
-    from segic_benchmarks.result import write_atomically
-
     if shard:
         raise UsageError("--shard splits the running of a model; scoring with --results is not split")
     if out is not None and (out / "settings.json").is_file():
@@ -130,5 +129,5 @@ def _score(
     with progress_bar(len(work.items), work.unit, quiet) as progress:
         result = bench.score(results, {"results": str(results), **work.settings}, progress=progress)
     if result is not None and out is not None:
-        write_atomically(out / "result.json", result.to_json())
+        write_whole(out / "result.json", result.to_json())
     return result

@@ -1,9 +1,14 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and the system's errors while writing, with the file's name."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from segic.errors import SegicError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -21,3 +26,33 @@ def whole(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             part.unlink()
         raise
+
+
+@contextmanager
+def writing(path: Path, when_full: str = "Make room, or write to another disk") -> Iterator[None]:
+    """Turn the system's errors while writing `path` into a SegicError that names it; those of a full disk name no file.
+
+    when_full: what the user can do about a full disk, a sentence without its full stop.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise SegicError(f"{path}: the disk is full; what was written before is kept. {when_full}") from error
+        raise SegicError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create `path` and its parents; no error when it exists. Raises SegicError where it cannot be made."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: Path, data: bytes | str) -> None:
+    """Write a file, whole or not at all, and its folder where that is missing. Text is written as UTF-8.
+
+    Raises SegicError where it cannot be written.
+    """
+    make_folder(path.parent)
+    with writing(path), whole(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)

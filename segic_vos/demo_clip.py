@@ -9,11 +9,13 @@ from pathlib import Path
 import av
 import numpy as np
 
+from segic.files import write_whole
 from segic_vos.demo import FPS, HEIGHT, OBJECTS, WIDTH, load_scene, render
 from segic_vos.frames import FrameResult
 from segic_vos.outputs import Outputs
 from segic_vos.resume import mask_path, read_labels
 from segic_vos.sinks import MaskWriter
+from segic_vos.sinks.encoding import encoding
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def write_demo(clip: DemoClip, on_frame: Callable[[], None] = lambda: None) -> N
     scene = load_scene()
     masks = MaskWriter(clip.truth)
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    with av.open(str(clip.video), "w") as container:
+    with encoding(clip.video), av.open(str(clip.video), "w") as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {"crf": "18", "preset": "veryfast"} if codec == "libx264" else {"qscale": "2"}
@@ -53,7 +55,7 @@ def write_demo(clip: DemoClip, on_frame: Callable[[], None] = lambda: None) -> N
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame.pixels, format="rgb24")))
             on_frame()
         container.mux(stream.encode(None))
-    clip.first_mask.write_bytes((clip.truth / "00000.png").read_bytes())
+    write_whole(clip.first_mask, (clip.truth / "00000.png").read_bytes())
 
 
 def score_demo(clip: DemoClip) -> dict[str, float]:

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segic.files import make_folder, write_whole
 from segic_vos.figures import Panel, blend, colour_map, figure
 from segic_vos.frames import Annotation, Frame, FrameResult
 from segic_vos.sinks import MaskWriter, draw_overlay
-from segic_vos.sinks.files import make_folder, write_atomically, write_png
+from segic_vos.sinks.png import write_png
 
 if TYPE_CHECKING:
     from segic.images import Segmentation
@@ -97,7 +98,7 @@ def write_image_result(
     write_png(result.overlay, Image.fromarray(overlay))
     write_png(result.figure, Image.fromarray(_figure(pixels, overlay, segmented, examples, palette)))
     values = {"program": "segic", **facts, **result.as_dict()}
-    write_atomically(result.summary, (json.dumps(values, indent=2) + "\n").encode())
+    write_whole(result.summary, json.dumps(values, indent=2) + "\n")
     return result
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segic.errors import UsageError
-from segic_vos.sinks.files import make_folder, write_atomically, writing
+from segic.files import make_folder, write_whole, writing
 
 Existing = Literal["refuse", "overwrite", "resume"]
 
@@ -99,4 +99,4 @@ class Outputs:
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
         """Replace the summary in one step. Raises SegicError where it cannot be written."""
-        write_atomically(self.summary, (json.dumps(values, indent=2) + "\n").encode())
+        write_whole(self.summary, json.dumps(values, indent=2) + "\n")

@@ -12,8 +12,8 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from segic.files import writing
 from segic_vos.frames import Frame, FrameResult, Sink
-from segic_vos.sinks.files import writing
 
 _FEW = 24  # ids
 

@@ -11,11 +11,12 @@ from torch import Tensor
 from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
+from segic.files import write_whole
 from segic.skeleton import without_numbers
 from segic.training.export import canonical, export_decoder
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import flatten, parse_recipe
-from segic.training.run_folder import RunFolder, load_checkpoint, write_text
+from segic.training.run_folder import RunFolder, load_checkpoint
 
 _FAILURES = (
     "Thin parts (legs, cables, rackets) are cut off: the backbone has one feature for 14 x 14 pixels.",
@@ -63,7 +64,7 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
         "licence": "MIT",
     }
     export_decoder(state["average"], recipe.config, out, metadata)
-    write_text(card, card_text(recipe, summary, out.name, path.name))
+    write_whole(card, card_text(recipe, summary, out.name, path.name))
     return card
 
 

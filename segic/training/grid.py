@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segic.errors import SegicError
-from segic.files import whole
+from segic.files import write_whole
 
 SIDE = 224
 GAP = 4
@@ -42,12 +41,7 @@ def write_grid(path: Path, rows: Sequence[Row]) -> None:
         lines.append(np.concatenate([np.pad(cell, ((0, GAP), (0, GAP), (0, 0))) for cell in cells], axis=1))
     buffer = io.BytesIO()
     Image.fromarray(np.concatenate(lines)).save(buffer, format="PNG")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            part.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise SegicError(f"the picture {path} cannot be written: {error}") from error
+    write_whole(path, buffer.getvalue())
 
 
 def overlay(picture: NDArray[np.uint8], masks: NDArray[np.bool_]) -> NDArray[np.uint8]:

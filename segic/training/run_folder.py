@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from segic.errors import SegicError, UsageError
-from segic.files import whole
+from segic.files import whole, write_whole, writing
 from segic.training.recipe_file import difference, parse_recipe
 from segic.weights import file_sha256
 
@@ -99,10 +99,10 @@ class RunFolder:
         except OSError as error:
             raise UsageError(f"the run folder {self.path} cannot be made: {error}") from error
         if init is not None:
-            write_text(self._init, json.dumps(str(init.resolve())) + "\n")
+            write_whole(self._init, json.dumps(str(init.resolve())) + "\n")
         if backbone is not None:
-            write_text(self._backbone, json.dumps({"path": str(backbone.path), "sha256": backbone.sha256}) + "\n")
-        write_text(self.recipe, json.dumps(recipe, indent=2) + "\n")
+            write_whole(self._backbone, json.dumps({"path": str(backbone.path), "sha256": backbone.sha256}) + "\n")
+        write_whole(self.recipe, json.dumps(recipe, indent=2) + "\n")
 
     def started_from(self) -> Path | None:
         """The weights that the run started from; a resume without any checkpoint needs them again."""
@@ -159,24 +159,12 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def append_line(path: Path, values: Mapping[str, Any]) -> None:
     """One JSON object on a line of its own. SegicError when it cannot be written."""
-    try:
-        with path.open("ab+") as file:
-            ended = True
-            if file.tell():  # a full disk may have cut the last line short
-                file.seek(-1, os.SEEK_END)
-                ended = file.read(1) == b"\n"
-            file.write((b"" if ended else b"\n") + json.dumps(values).encode() + b"\n")
-    except OSError as error:
-        raise SegicError(f"{path} cannot be written: {error}; make room and go on with --resume") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    try:
-        with whole(path) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SegicError(f"{path} cannot be written: {error}") from error
+    with writing(path, "Make room and go on with --resume"), path.open("ab+") as file:
+        ended = True
+        if file.tell():  # a full disk may have cut the last line short
+            file.seek(-1, os.SEEK_END)
+            ended = file.read(1) == b"\n"
+        file.write((b"" if ended else b"\n") + json.dumps(values).encode() + b"\n")
 
 
 def save_checkpoint(run: RunFolder, path: Path, state: Mapping[str, Any]) -> None:

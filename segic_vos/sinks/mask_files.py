@@ -6,10 +6,11 @@ import numpy as np
 from PIL import Image
 
 from segic.errors import UsageError
+from segic.files import make_folder
 from segic_vos.frames import Frame, FrameResult
 from segic_vos.palette import complete_palette
 
-from .files import make_folder, write_png
+from .png import write_png
 
 
 class MaskWriter:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segic.errors import SegicError
+from segic.files import make_folder
 from segic_vos.frames import Frame, FrameResult
 
 from .drawing import draw_overlay
-from .files import make_folder, writing
+from .encoding import encoding
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -119,14 +120,9 @@ class OverlayWriter:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Errors of the file system and of FFmpeg as SegicError, and the file no longer written to after one."""
-        import av
-
         try:
-            with writing(self._path):
-                try:
-                    yield
-                except av.FFmpegError as error:
-                    raise OSError(error.errno, error.strerror) from error
+            with encoding(self._path):
+                yield
         except SegicError:
             self._failed = True
             raise

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segic.errors import UsageError
+from segic.files import make_folder
 from segic_vos.frames import Frame, FrameResult
 
-from .files import make_folder, write_png
+from .png import write_png
 
 
 class ProbabilityWriter:

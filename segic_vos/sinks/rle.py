@@ -8,9 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from segic.errors import UsageError
+from segic.files import make_folder, writing
 from segic_vos.frames import Frame, FrameResult
-
-from .files import make_folder, writing
 
 _END = b"\n]\n"
 

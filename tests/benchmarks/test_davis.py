@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -381,6 +382,22 @@ def test_a_stopped_run_goes_on_where_it_was(davis: Path, tmp_path: Path, copying
     result = benchmark.run(breaking, tmp_path / "out", {})
     assert result is not None
     assert len(seen) == 5  # only "two" was run again
+
+
+def test_a_full_disk_is_told_of_masks(
+    davis: Path, tmp_path: Path, copying: NewSession, room: Callable[[int], AbstractContextManager[None]]
+) -> None:
+    benchmark = bench(davis)
+
+    def on_a_full_disk(frames: Iterable[Frame], annotation_of: AnnotationOf) -> Iterator[tuple[Frame, FrameResult]]:
+        for frame, result in stepping(copying)(frames, annotation_of):
+            with room(50):
+                yield frame, result
+
+    with pytest.raises(SegicError, match=r"00000\.png: cannot be written: File too large"):
+        benchmark.run(on_a_full_disk, tmp_path / "out", {})
+    assert list((tmp_path / "out" / "masks").iterdir()) == []
+    assert benchmark.run(stepping(copying), tmp_path / "out", {}) is not None
 
 
 def test_a_run_does_not_go_on_with_other_data_of_the_same_names(

@@ -1,13 +1,17 @@
 """Resuming and merging the records of many small items."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from segic.errors import UsageError
+from segic.errors import SegicError, UsageError
 from segic_benchmarks.items import Counts, Record, ratios, run_items
 from segic_benchmarks.shards import Shard
+
+Room = Callable[[int], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,22 @@ def test_a_killed_run_repeats_only_its_last_item(tmp_path: Path) -> None:
     done.clear()
     assert run_items(NUMBERS, counted, tmp_path) == whole
     assert done == ["6"]
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on(tmp_path: Path, room: Room) -> None:
+    with room(100), pytest.raises(SegicError, match=r"items-0-of-1\.jsonl: cannot be written: File too large"):
+        run_items(NUMBERS, work, tmp_path)
+    lines = (tmp_path / "items-0-of-1.jsonl").read_text().split("\n")
+    assert len(lines) == 3
+    assert lines[-1]  # cut off
+    done: list[str] = []
+
+    def counted(item: Number) -> Counts:
+        done.append(item.key)
+        return work(item)
+
+    assert run_items(NUMBERS, counted, tmp_path) == [Record(item.key, work(item)) for item in NUMBERS]
+    assert done == ["2", "3", "4", "5", "6"]
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

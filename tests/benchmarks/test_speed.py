@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import segic_cli.bench_speed
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
-from segic.errors import UsageError
+from segic.errors import SegicError, UsageError
 from segic.model import SEGIC
 from segic_benchmarks import speed_limits
 from segic_benchmarks.masks import write_labels
@@ -88,6 +89,11 @@ def test_made_clip_shows_its_objects(tmp_path: Path) -> None:
 def test_made_clip_refuses(tmp_path: Path, objects: int, size: tuple[int, int]) -> None:
     with pytest.raises(UsageError):
         made_clip(tmp_path, objects=objects, frames=2, size=size)
+
+
+def test_a_full_disk_under_a_made_clip(tmp_path: Path, room: Callable[[int], AbstractContextManager[None]]) -> None:
+    with room(2000), pytest.raises(SegicError, match=r"made_2\.mp4: cannot be written: File too large"):
+        made_clip(tmp_path, objects=2, frames=30, size=(96, 160))
 
 
 def test_given_clip(tmp_path: Path) -> None:

@@ -3,14 +3,15 @@
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from segic.errors import UsageError
+from segic.errors import SegicError, UsageError
 from segic_benchmarks.follow import AnnotationOf, stepping
 from segic_benchmarks.masks import read_labels, write_labels
 from segic_benchmarks.shards import Shard
@@ -152,6 +153,18 @@ def test_shards(yvos: Path, tmp_path: Path) -> None:
     assert parts is not None
     assert whole[1] == parts[1]
     assert whole[0].read_bytes() == parts[0].read_bytes()
+
+
+@pytest.mark.parametrize(("size", "file"), [(300, "settings.json"), (1500, "submission.zip")])
+def test_a_full_disk_is_told(
+    yvos: Path, tmp_path: Path, room: Callable[[int], AbstractContextManager[None]], size: int, file: str
+) -> None:
+    bench = YvosBenchmark(2018, find_yvos(yvos))
+    out = tmp_path / "out"
+    with room(size), pytest.raises(SegicError, match=rf"/{file}: cannot be written: File too large"):
+        bench.run(stepping(Adding), out, {})
+    assert not list(out.rglob(".*.part"))
+    assert bench.run(stepping(Adding), out, {}) is not None
 
 
 def test_bad_results_name_the_file(yvos: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`segic bench coco20i`, `coco-sem`, `fss1000`, `ade20k`, `spair71k` and `report` as a user runs them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,7 +131,9 @@ def test_label_maps(tmp_path: Path, command: str, labels: str) -> None:
     assert (tmp_path / "out_examples.json").is_file()
 
 
-def test_spair71k_and_a_report_of_everything(coco: Path, tmp_path: Path) -> None:
+def test_spair71k_and_a_report_of_everything(
+    coco: Path, tmp_path: Path, room: Callable[[int], AbstractContextManager[None]]
+) -> None:
     root = tmp_path / "SPair-71k"
     (root / "JPEGImages/cat").mkdir(parents=True)
     (root / "PairAnnotation/test").mkdir(parents=True)
@@ -157,6 +160,10 @@ def test_spair71k_and_a_report_of_everything(coco: Path, tmp_path: Path) -> None
         written = bench("report", tmp_path / "spair", tmp_path / "coco20i/result.json", "--out", tmp_path / name)
         assert written.exit_code == 0, written.output
         assert (tmp_path / name).read_text().startswith(sign)
+    with room(10):
+        full = bench("report", tmp_path / "coco20i", "--out", tmp_path / "full.json")
+    assert full.exit_code == 1
+    assert full.stderr == f"Error: {tmp_path / 'full.json'}: cannot be written: File too large\n"
     folder = bench("report", tmp_path / "coco20i", "--out", tmp_path)
     assert folder.exit_code == 2
     assert "is a folder; give the file" in folder.stderr
