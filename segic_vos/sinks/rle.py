@@ -11,7 +11,7 @@ from segic.errors import UsageError
 from segic.files import make_folder, writing
 from segic_vos.frames import Frame, FrameResult
 
-_END = b"\n]\n"
+_START, _END = b"[", b"\n]\n"
 
 
 def encoder() -> Callable[..., Any]:
@@ -29,18 +29,18 @@ class RleWriter:
 
     `{"frame": 12, "name": "00012", "id": 1, "score": 0.93, "segmentation": {"size": [H, W], "counts": "..."}}`, counts
     compressed as pycocotools does it; `score` is null where there is none. Entries are streamed to the file, which is
-    valid JSON after every frame. Raises UsageError without pycocotools, SegicError when the file cannot be written.
+    valid JSON after every frame, one that does not fit included. Raises UsageError without pycocotools, SegicError when
+    the file cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         self._encode = encoder()
         self._path = path
-        self._entries = 0
         make_folder(path.parent)
         with writing(path):
             # Unbuffered: a frame's entries are one write, so that nothing is left over to fail at `close`.
             self._file: BinaryIO = path.open("wb", buffering=0)
-            self._end = self._file.write(b"[")
+            self._end = self._file.write(_START)
             self._put(b"")
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -58,20 +58,25 @@ class RleWriter:
                 "score": None if score is None else round(float(score), 4),
                 "segmentation": {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")},
             }
-            lines.append((",\n" if self._entries else "\n") + json.dumps(entry))
-            self._entries += 1
+            lines.append(json.dumps(entry))
+        before = ",\n" if self._end > len(_START) else "\n"
         with writing(self._path):
-            self._put("".join(lines).encode())
+            self._put((before + ",\n".join(lines)).encode())
 
     def close(self) -> None:
         with writing(self._path):
             self._file.close()
 
     def _put(self, entries: bytes) -> None:
-        """Put `entries` in place of the closing bracket, and a new one after them."""
+        """Put `entries` in place of the closing bracket, and a new one after them; all of it or nothing."""
         self._file.seek(self._end)
         data = entries + _END
-        written = self._file.write(data)
-        if written != len(data):  # a disk that fills up takes part of it; the next write tells why
-            self._file.write(data[written:])
+        try:
+            while data:  # a disk that fills up takes part of it; the next write tells why
+                data = data[self._file.write(data) :]
+        except OSError:
+            self._file.seek(self._end)
+            self._file.write(_END)  # where one was: it needs no room
+            self._file.truncate()
+            raise
         self._end += len(entries)

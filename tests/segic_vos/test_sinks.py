@@ -141,6 +141,8 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(tiny_disk, kind):
             assert next(container.decode(video=0)).width == 64
     else:
         assert any(path.stat().st_size for path in tiny_disk.rglob("*.*"))
+    if kind == "rle":
+        assert json.loads((tiny_disk / "masks.json").read_text())
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
@@ -317,6 +319,32 @@ def test_rle_file_is_whole_after_every_frame(tmp_path):
         sink.write(frame(index), result(square(7)))
         assert [entry["frame"] for entry in json.loads(path.read_text())] == list(range(index + 1))
     sink.close()
+
+
+def test_rle_file_stays_whole_where_a_frame_does_not_fit(tmp_path, room):
+    path = tmp_path / "masks.json"
+    sink = RleWriter(path)
+    for index in range(2):
+        sink.write(frame(index), result(square(7)))
+    kept = path.read_bytes()
+    more = np.kron(np.arange(1, 9).reshape(2, 4), np.ones((4, 3), np.int32))
+    with room(len(kept) + 100), pytest.raises(SegicError, match=r"masks\.json: cannot be written: File too large"):
+        sink.write(frame(2), result(more))
+    assert path.read_bytes() == kept
+    sink.write(frame(3), result(square(7)))  # there is room again
+    sink.close()
+    assert [entry["frame"] for entry in json.loads(path.read_text())] == [0, 1, 3]
+
+
+def test_rle_file_stays_whole_where_its_first_frame_does_not_fit(tmp_path, room):
+    path = tmp_path / "masks.json"
+    sink = RleWriter(path)
+    with room(20), pytest.raises(SegicError, match="cannot be written"):
+        sink.write(frame(0), result(square(7)))
+    assert json.loads(path.read_text()) == []
+    sink.write(frame(1), result(square(7)))
+    sink.close()
+    assert [entry["frame"] for entry in json.loads(path.read_text())] == [1]
 
 
 def test_rle_without_pycocotools_names_the_extra(tmp_path, monkeypatch):
