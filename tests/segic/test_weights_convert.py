@@ -22,7 +22,7 @@ from segic.weights.registry import WheelMember
 
 TINY = DinoV2Layout("dinov2-t", width=8, depth=2, hidden=32)
 MEMBER = "fake_focus/models/vit.onnx"
-SHARED = Path(__file__).parents[3] / "shared" / "reference" / "segic_dinov2_l_state_dict_shapes.json"
+RELEASED = Path(__file__).parents[1] / "data" / "golden" / "segic_dinov2_l_state_dict_shapes.json"
 
 
 @pytest.fixture(autouse=True)
@@ -101,9 +101,8 @@ def test_released_decoder_layout():
     assert sum(math.prod(shape) for shape in shapes.values()) == 5_377_764
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the released checkpoint's layout file is not here")
 def test_released_decoder_layout_against_the_file():
-    assert {key: list(shape) for key, shape in released_shapes().items()} == json.loads(SHARED.read_text())
+    assert {key: list(shape) for key, shape in released_shapes().items()} == json.loads(RELEASED.read_text())
 
 
 def test_official_backbone(tmp_path):
