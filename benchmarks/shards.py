@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from segic.errors import UsageError
+from segic.torchrun import ranks
 
 T = TypeVar("T")
 
@@ -34,8 +35,8 @@ class Shard:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Shard":
-        """The part that torchrun's RANK and WORLD_SIZE name; the whole where they are not set."""
-        return cls(int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1")))
+        """The part that torchrun's RANK and WORLD_SIZE name; the whole without. UsageError for other than numbers."""
+        return cls(*(ranks(("RANK", "WORLD_SIZE"), environment) or ()))
 
     def select(self, items: Sequence[T]) -> list[T]:
         """This part's items, in order."""

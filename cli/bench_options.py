@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,18 +54,17 @@ def names_in(text: str | None) -> list[str]:
 def load_model(**options: Any) -> tuple[SEGIC, dict[str, Any]]:
     """The model that the options choose, and what a result says of it.
 
-    Under torchrun every rank takes the GPU of its own number.
+    Under torchrun every rank takes the GPU of its own number, or its part of the cores.
     """
     from segic_benchmarks.models import model_settings
 
     from .model_options import ModelChoice, load
-    from .workers import own_gpu
+    from .workers import Share
 
+    share = Share.from_environment()
+    share.divide_cores()
     choice = ModelChoice(**options)
-    rank = os.environ.get("LOCAL_RANK")
-    if rank is not None:
-        choice = replace(choice, device=own_gpu(choice.device, int(rank)))
-    model = load(choice).model
+    model = load(replace(choice, device=share.device(choice.device))).model
     return model, model_settings(model)
 
 
@@ -74,7 +72,12 @@ def shard_of(text: str | None) -> Shard:
     """The part named by `--shard`, else by torchrun, else the whole."""
     from segic_benchmarks.shards import Shard
 
-    return Shard.parse(text) if text else Shard.from_environment()
+    from .workers import Share
+
+    if text:
+        return Shard.parse(text)
+    share = Share.from_environment()
+    return Shard(share.rank, share.world)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
-from segic.errors import UsageError
+from segic.torchrun import ranks
 
 from .lazy import INTERRUPTED
 
@@ -33,14 +33,7 @@ class Share:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Share:
         """What torchrun says, or `run_workers`; everything where neither started this process."""
-        if "WORLD_SIZE" not in environment:
-            return cls()
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        said = {name: environment.get(name, "") for name in names}
-        if not all(value.isdecimal() for value in said.values()) or int(said["RANK"]) >= int(said["WORLD_SIZE"]):
-            values = " ".join(f"{name}={value}" for name, value in said.items())
-            raise UsageError(f"the environment has {values}: expected the numbers that torchrun sets, or none of them")
-        return cls(*(int(value) for value in said.values()))
+        return cls(*(ranks(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), environment) or ()))
 
     def take(self, items: Sequence[T]) -> list[T]:
         """This process's items, in order."""
@@ -48,7 +41,8 @@ class Share:
 
     def device(self, wanted: str) -> str:
         """This process's own GPU where any would do; else as wanted."""
-        return wanted if self.world == 1 else own_gpu(wanted, self.local_rank)
+        count = 0 if self.world == 1 else _gpus(wanted)
+        return f"cuda:{self.local_rank % count}" if count else wanted
 
     def divide_cores(self) -> None:
         """Give torch this process's part of the cores; each process by itself would take all, or under torchrun one."""
@@ -75,12 +69,6 @@ class Share:
     def _serves(self) -> bool:
         """Whether the store lives in this process, so that it must outlive the others."""
         return self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-
-
-def own_gpu(wanted: str, local_rank: int) -> str:
-    """The GPU of a process's own number on its host where any would do; else the device as wanted."""
-    count = _gpus(wanted)
-    return f"cuda:{local_rank % count}" if count else wanted
 
 
 def _gpus(wanted: str) -> int:

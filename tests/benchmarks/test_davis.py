@@ -483,6 +483,9 @@ def test_shards_cover_everything_once() -> None:
     assert Shard.parse("1/2") == Shard(1, 2)
     assert Shard.from_environment({"RANK": "2", "WORLD_SIZE": "4"}) == Shard(2, 4)
     assert Shard.from_environment({}) == Shard(0, 1)
+    for wrong in ({"WORLD_SIZE": "2"}, {"RANK": "x", "WORLD_SIZE": "2"}, {"RANK": "2", "WORLD_SIZE": "2"}):
+        with pytest.raises(UsageError, match="torchrun"):
+            Shard.from_environment(wrong)
 
 
 @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "0/0", "-1/2", "1/2/3"])

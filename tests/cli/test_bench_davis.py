@@ -99,12 +99,23 @@ def test_shards(davis: Path, tmp_path: Path) -> None:
 
 def test_torchrun_ranks_are_shards(davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     for rank in ("1", "0"):
         monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
         result = bench("davis17", "--data", davis, "--out", tmp_path / "out", "-q")
         assert result.exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out/masks").iterdir()) == ["moving", "still"]
     assert result.stdout.startswith("davis17 J&F")
+
+
+def test_half_of_torchruns_environment_is_no_part(davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = bench("davis17", "--data", davis, "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "expected the numbers that torchrun sets" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_sequences(davis: Path, tmp_path: Path) -> None:
