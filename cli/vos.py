@@ -110,8 +110,12 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     choice, chosen = sized(choice, options["quality"], options["fovea"])
     paths = clip_paths(options["videos"], options["masks"], options["out"])
     clips = share.take(paths)
-    for each in clips:  # all, so that what cannot be carried out is told before any work
+    # torchrun stops all processes where one refuses: each opens the others' clips too, before any of them works. The
+    # own ones come last: a single one stays open for its run.
+    others = [each for each in paths if each not in clips] if share.by_torchrun else []
+    for each in (*others, *clips):  # all, so that what cannot be carried out is told before any work
         opened = _open(each, options)
+    share.meet()  # what one writes would be an existing output to those that still open
     processes = processes_for(options["device"], len(paths), options["jobs"]) if share.world == 1 else 1
     if processes > 1:
         again = [sys.executable, "-m", __package__ or "segic_cli", "vos", "run", *ctx.meta[_ARGUMENTS]]

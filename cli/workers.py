@@ -9,15 +9,20 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from segic.torchrun import ranks
 
 from .lazy import INTERRUPTED
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
 T = TypeVar("T")
 
 _POLL = 0.2  # seconds between looks at the others
+_MET = "segic_vos_met"  # key in torchrun's store: how many processes have come to where all meet
 _DONE = "segic_vos_done"  # key in torchrun's store: how many processes are through
 
 
@@ -54,21 +59,41 @@ class Share:
 
         torch.set_num_threads(max(1, usable_cores() // self.local_world))
 
+    @property
+    def by_torchrun(self) -> bool:
+        """Whether torchrun started this process beside others, not `run_workers`."""
+        return self.world > 1 and "MASTER_ADDR" in os.environ
+
+    def meet(self) -> None:
+        """Wait until all of torchrun's processes have called this."""
+        if self.by_torchrun:
+            self._count_in(_MET, wait=True)
+
     def wait_for_others(self, failed: bool) -> None:
         """Called when this process is through. torchrun stops all processes when one fails, so that one ends last."""
-        if self.world == 1 or "MASTER_ADDR" not in os.environ:
-            return
-        from torch.distributed.rendezvous import rendezvous
+        if self.by_torchrun:
+            self._count_in(_DONE, wait=failed or self._serves())
 
-        store, _, _ = next(iter(rendezvous("env://")))
-        done = store.add(_DONE, 1)
-        while (failed or self._serves()) and done < self.world:
+    def _count_in(self, key: str, *, wait: bool) -> None:
+        """Be counted under `key` of torchrun's store. wait: until all are."""
+        store = _store()
+        count = store.add(key, 1)
+        while wait and count < self.world:
             time.sleep(_POLL)
-            done = store.add(_DONE, 0)
+            count = store.add(key, 0)
 
     def _serves(self) -> bool:
         """Whether the store lives in this process, so that it must outlive the others."""
         return self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+@cache
+def _store() -> Store:
+    """torchrun's store. Kept: it may live in this process, for all the others."""
+    from torch.distributed.rendezvous import rendezvous
+
+    store: Store = next(iter(rendezvous("env://")))[0]
+    return store
 
 
 def _gpus(wanted: str) -> int:

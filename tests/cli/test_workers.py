@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 from pathlib import Path
@@ -14,11 +15,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch.distributed
 from click.testing import CliRunner
 from PIL import Image
 
 from segic.errors import UsageError
 from segic_cli.main import cli
+from segic_cli.model_options import LoadedModel
 from segic_cli.workers import Share, processes_for, run_workers
 
 HEIGHT, WIDTH = 48, 64
@@ -111,6 +114,60 @@ def test_two_processes_of_torchrun_write_what_one_writes_and_a_failing_clip_stop
     summaries = [json.loads((folder / f"two/{name}/summary.json").read_text()) for name in "abd"]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert {each["choices"]["threads"] for each in summaries} == {max(1, cores // 2)}
+
+
+@pytest.fixture
+def last_of_two(monkeypatch):
+    """This process is the last of two that torchrun started; the list has what it told the store."""
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    told = []
+
+    class Store:
+        def add(self, key, count):
+            told.append(key)
+            return 2  # the other one is there already
+
+    monkeypatch.setattr("segic_cli.workers._store", Store)
+    return told
+
+
+def test_every_process_of_torchrun_refuses_what_one_cannot_do(folder, monkeypatch, last_of_two):
+    monkeypatch.chdir(folder)
+    (folder / "a.mp4").write_text("no video")  # the other's
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice, progress: pytest.fail("loaded"))
+    result = CliRunner().invoke(cli, ["vos", "run", "a.mp4", "b.mp4", "--masks", "masks", "--out", "out"])
+    assert result.exit_code == 2, result.output
+    assert "a.mp4" in result.stderr
+    assert not last_of_two  # it did not go on to where all meet
+
+
+def test_one_of_several_clips_is_followed_as_it_was_opened(folder, monkeypatch, last_of_two):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice, progress: LoadedModel(None, {}))
+    monkeypatch.setattr(Share, "divide_cores", lambda share: None)
+    followed = []
+    monkeypatch.setattr("segic_cli.vos.follow_clip", lambda each, clip, *_, **__: followed.append((each, clip)))
+    result = CliRunner().invoke(cli, ["vos", "run", "a.mp4", "b.mp4", "d.mp4", "--masks", "masks", "-q"])
+    assert result.exit_code == 0, result.output
+    ((each, clip),) = followed
+    assert (each.title, clip.job.video, clip.job.out) == ("b", Path("b.mp4"), Path("b_segic"))
+    assert len(last_of_two) == 2  # once where all meet, once at the end
+
+
+def test_processes_meet(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setattr("segic_cli.workers._POLL", 0.01)
+    store = torch.distributed.HashStore()
+    monkeypatch.setattr("segic_cli.workers._store", lambda: store)
+    early = threading.Thread(target=Share(0, 2, 0, 2).meet)
+    early.start()
+    early.join(0.1)
+    assert early.is_alive()
+    Share(1, 2, 1, 2).meet()
+    early.join(10)
+    assert not early.is_alive()
 
 
 def test_workers_share_the_clips_and_the_largest_status_counts(folder, monkeypatch, capfd):
