@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from segic_benchmarks.shards import Shard
 
 _path = click.Path(path_type=Path)
-_common = stacked([out_option, model_options, shard_option, show_options])
+_common = stacked([out_option("segic_bench/NAME"), model_options, shard_option, show_options])
 _seed = click.option("--seed", default=0, show_default=True, help="Decides which examples are drawn.")
 _shots = click.option("--shots", default=1, show_default=True, type=click.IntRange(min=1), help="Examples of a class.")
 _annotations = click.option("--annotations", type=_path, help="The annotation file.  [default: the published name]")

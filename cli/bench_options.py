@@ -32,9 +32,15 @@ def stacked(options: list[Callable[[F], F]]) -> Callable[[F], F]:
 data_option = click.option(
     "--data", required=True, type=click.Path(path_type=Path), help="The dataset's folder, in its published layout."
 )
-out_option = click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the run and its result.  [default: segic_bench/NAME]"
-)
+
+
+def out_option(default: str) -> Callable[[F], F]:
+    """--out, the folder of a run. default: what is written without it, for --help."""
+    return click.option(
+        "--out", type=click.Path(path_type=Path), help=f"Folder for the run and its result.  [default: {default}]"
+    )
+
+
 show_options = stacked(
     [
         click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from segic.errors import UsageError
 from segic.files import write_whole
@@ -45,10 +46,9 @@ def video_options(unit: str, *own: Callable[[F], F]) -> Callable[[F], F]:
         type=click.Path(path_type=Path),
         help=f"Run no model: score the palette PNGs RESULTS/{unit.upper()}/FRAME.png, made by anyone.",
     )
+    out = out_option("segic_bench/NAME; with --results nothing is written")
     quality = quality_options(everywhere=True)
-    return stacked(
-        [data_option, *own, sequences, results, out_option, quality, model_options, shard_option, show_options]
-    )
+    return stacked([data_option, *own, sequences, results, out, quality, model_options, shard_option, show_options])
 
 
 class VideoBenchmark(Protocol[T]):
@@ -97,6 +97,7 @@ def measure(
 ) -> None:
     """Run the model, or score `results`, and show what came of it. conclude: makes a result of a finished run."""
     if results is not None:
+        _refuse_given("quality", "fovea", *model)
         result = _score(bench, work, results, out, shard, quiet)
     else:
         from segic_benchmarks.follow import following
@@ -117,6 +118,15 @@ def measure(
         click.echo("no score here: the dataset has no masks after the objects' first frames", err=True)
     else:
         show(result, as_json=as_json, quiet=quiet)
+
+
+def _refuse_given(*names: str) -> None:
+    """UsageError for these options of the current command where the user gave one."""
+    ctx = click.get_current_context()
+    for parameter in ctx.command.params:
+        if parameter.name in names and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT:
+            option = " or ".join((*parameter.opts, *parameter.secondary_opts))
+            raise UsageError(f"{option} says how a model runs, and --results runs none: leave out one of them")
 
 
 def _score(

@@ -88,6 +88,35 @@ def test_scores_of_saved_masks_do_not_replace_a_models_result(davis: Path, tmp_p
     assert (out / "result.json").read_bytes() == before
 
 
+def test_scores_of_saved_masks_are_written_where_asked_for_alone(
+    davis: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    scored = bench("davis17", "--data", davis, "--results", davis / "Annotations/480p", "-q")
+    assert scored.stdout == "davis17 J&F 100.0\n", scored.output
+    assert not list((tmp_path / "here").iterdir())
+    assert "with --results nothing is written" in " ".join(bench("davis17", "--help").output.split())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--quality", "fast"),
+        ("--size", "476"),
+        ("--fovea",),
+        ("--no-fovea",),
+        ("--model", "segic-s"),
+        ("--device", "auto"),
+    ],
+)
+def test_what_chooses_a_model_is_refused_where_none_runs(davis: Path, option: tuple[str, ...]) -> None:
+    refused = bench("davis17", "--data", davis, "--results", davis / "Annotations/480p", *option)
+    assert refused.exit_code == 2
+    assert option[0] in refused.stderr
+    assert "--results runs none" in refused.stderr
+
+
 def test_shards(davis: Path, tmp_path: Path) -> None:
     first = bench("davis17", "--data", davis, "--out", tmp_path / "out", "--shard", "0/2", "-q")
     assert first.exit_code == 0
