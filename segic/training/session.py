@@ -41,7 +41,7 @@ class Request:
     data: root of the data sets. out: the run's folder. resume: go on with it. device, workers: where and how fast; no
     result depends on the workers. cache: folder for cached features, by default data/features; of one data root.
     backbone_weights: a local file, which a resume need not name again. init: a decoder's weights to start from, a
-    checkpoint or safetensors file.
+    checkpoint or safetensors file; refused for a resume that has a checkpoint.
     """
 
     recipe: Recipe
@@ -92,6 +92,11 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     init = request.init
     if request.resume:
         run.resume(recipe.as_dict())
+        if init is not None and (saved := run.checkpoints()):
+            raise UsageError(
+                f"{run.path} goes on from its checkpoint {saved[-1].name}, not from the weights {init}; leave out "
+                "--init, or start another run from them, without --resume and with another --out"
+            )
         init = init or run.started_from()
     elif processes.first:
         run.refuse_existing()

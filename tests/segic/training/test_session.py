@@ -416,6 +416,24 @@ def test_a_run_without_a_checkpoint_resumes_from_its_first_weights(
 
 
 @pytest.mark.usefixtures("folder_data")
+def test_a_resume_takes_other_first_weights_only_where_there_is_no_checkpoint(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
+    first = fit("first").checkpoints()[-1]
+    recipe = make_recipe(schedule__steps=1)
+    run = fit("run", recipe=recipe)
+    request = Request(recipe, tmp_path / "data", run.path, True, device="cpu", init=first, quiet=True)
+    events, before = list(run.events()), run.checkpoints()
+    with pytest.raises(UsageError, match=rf"goes on from its checkpoint {before[-1].name}.*leave out --init"):
+        train(request, Hooks(backbone=open_backbone))
+    assert (list(run.events()), run.checkpoints()) == (events, before)
+    for path in (run.path / "checkpoints").iterdir():
+        path.unlink()
+    once = weights(train(replace(request, out=tmp_path / "once", resume=False), Hooks(backbone=open_backbone)))
+    assert same(weights(train(request, Hooks(backbone=open_backbone))), once)
+
+
+@pytest.mark.usefixtures("folder_data")
 def test_a_run_of_an_older_version_resumes(fit: Fit, make_recipe: Callable[..., Recipe]) -> None:
     recipe = make_recipe(schedule__steps=1)
     run = fit(recipe=recipe)
