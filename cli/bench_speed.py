@@ -100,6 +100,11 @@ def speed(as_json: bool, quiet: bool, out: Path, against: str | None, **options:
         raise UsageError("--video and --masks belong together; without both, a clip is made")
     if options["tokens"] is not None and options["sizes"] is not None:
         raise UsageError("--tokens and --size exclude each other: the size is the one that the tokens allow")
+    if options["tokens"] is not None and options["batches"] is not None:
+        raise UsageError(
+            "--tokens and --batch exclude each other: foveated frames go through the backbone one by one; leave out "
+            "--tokens for whole frames"
+        )
     plan = SpeedPlan(
         sizes=options["sizes"] or (None,),
         objects=options["objects"] or ((2,) if video is None else (None,)),

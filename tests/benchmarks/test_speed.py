@@ -239,12 +239,21 @@ def test_command_on_a_given_clip(loaded: list[ModelChoice], tmp_path: Path) -> N
     assert cell["published"] is None
 
 
+def test_command_with_foveated_frames(loaded: list[ModelChoice], tmp_path: Path) -> None:
+    settings = ["--clip-size", "160x96", "--frames", 3, "--repeat", 1, "--out", tmp_path / "out"]
+    result = command(*settings, "--tokens", 900, "--objects", "1", "--json")
+    assert result.exit_code == 0, result.output
+    (cell,) = json.loads(result.stdout)["cells"]
+    assert (cell["cell"]["objects"], cell["frames"]) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
         (["--masks", "first.png"], "belong together"),
         (["--objects", "two"], "expected numbers"),
         (["--dtype", "float8"], "expected some of"),
+        (["--tokens", "900", "--batch", "1,4"], "one by one"),
         (["--clip-size", "854"], "WIDTHxHEIGHT"),
         (["--clip-size", "65x47"], "even sides"),
     ],
