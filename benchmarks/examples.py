@@ -143,10 +143,15 @@ def _cached(path: Path, key: Mapping[str, Any]) -> dict[str, list[str]] | None:
 
 @dataclass(frozen=True)
 class FolderExamples:
-    """`root/CLASS/NAME.jpg` with its mask `NAME.png` (anything above 0), or `NAME_mask.png` beside a PNG."""
+    """`root/CLASS/NAME.jpg` with its mask `NAME.png` (anything above 0), or `NAME_mask.png` beside a PNG.
+
+    shots: how many of a class's files a target gets. A picture named like the target, suffix and folder aside, is taken
+    for the target itself: the folder may well hold pictures that are scored.
+    """
 
     root: Path
     files: Mapping[str, tuple[tuple[Path, Path], ...]]
+    shots: int
     notes: tuple[str, ...] = ()
 
     def identity(self) -> str:
@@ -155,9 +160,11 @@ class FolderExamples:
         return digest([names, contents_digest(files)])
 
     def of(self, category: str, target: str) -> Sequence[Shot]:
+        own = (target, Path(target).stem)  # names are stems in one data set and files in another
+        pairs = [pair for pair in self.files.get(category, ()) if pair[0].stem not in own]
         return [
             Shot(Picture(str(image), partial(read_image, image)), category, partial(_read_mask, mask))
-            for image, mask in self.files.get(category, ())
+            for image, mask in pairs[: self.shots]
         ]
 
 
@@ -177,7 +184,7 @@ def folder_examples(root: Path, classes: Sequence[str], shots: int) -> FolderExa
     for category in classes:
         folder = next((f for f in (root / category, root / category.replace(" ", "_")) if f.is_dir()), None)
         if folder is not None:
-            files[category] = _pairs(folder, shots)
+            files[category] = _pairs(folder)[: shots + 1]  # one more, in place of the target itself
     if not files:
         raise UsageError(
             f"{root} has no folder named like a class ({', '.join(classes[:5])}, ...); found {listing(root)}"
@@ -186,10 +193,10 @@ def folder_examples(root: Path, classes: Sequence[str], shots: int) -> FolderExa
     notes: tuple[str, ...] = ()
     if absent:
         notes += (f"no example of {len(absent)} classes: {', '.join(absent[:10])}",)
-    return FolderExamples(root, files, notes)
+    return FolderExamples(root, files, shots, notes)
 
 
-def _pairs(folder: Path, shots: int) -> tuple[tuple[Path, Path], ...]:
+def _pairs(folder: Path) -> tuple[tuple[Path, Path], ...]:
     pairs = []
     for path in _pictures(folder):
         masks = [folder / f"{path.stem}_mask.png", *([folder / f"{path.stem}.png"] if path.suffix != ".png" else [])]
@@ -199,7 +206,7 @@ def _pairs(folder: Path, shots: int) -> tuple[tuple[Path, Path], ...]:
         pairs.append((path, mask))
     if not pairs:
         raise UsageError(f"{folder} holds no pictures; found {listing(folder)}")
-    return tuple(pairs[:shots])
+    return tuple(pairs)
 
 
 def _pictures(folder: Path) -> list[Path]:

@@ -113,7 +113,11 @@ _classes = click.option(
     show_default=True,
     help="Ask for the classes that an image shows (the paper's #), or for all.",
 )
-_examples = click.option("--examples", type=_path, help="Examples from this folder, EXAMPLES/CLASS/NAME.jpg and .png.")
+_examples = click.option(
+    "--examples",
+    type=_path,
+    help="Examples from this folder, EXAMPLES/CLASS/NAME.jpg and .png. One named like the target is left out.",
+)
 
 
 @click.command("coco-sem")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from segic.errors import UsageError
 from segic_benchmarks.coco_semantic import coco_semantic
-from segic_benchmarks.examples import DrawnExamples, draw_examples
+from segic_benchmarks.examples import DrawnExamples, draw_examples, folder_examples
 from segic_benchmarks.label_maps import LAYOUTS, label_map_benchmark
 from segic_benchmarks.segmenter import Picture, Segment, Shot
 from segic_benchmarks.shards import Shard
@@ -224,6 +224,21 @@ def test_examples_from_a_folder(
         label_map_benchmark(LAYOUTS["ade20k"], root, examples=folder)
     with pytest.raises(UsageError, match="has no folder named like a class"):
         label_map_benchmark(LAYOUTS["ade20k"], root, examples=root)
+
+
+@pytest.mark.parametrize("target", ["b", "b.jpg", "val2017/b.png"])
+def test_a_target_in_the_folder_is_never_its_own_example(tmp_path: Path, target: str) -> None:
+    (tmp_path / "grass").mkdir()
+    for name in "abcd":
+        for suffix in (".jpg", ".png"):
+            Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "grass" / (name + suffix))
+
+    def shown(shots: int, target: str) -> list[str]:
+        return [Path(s.picture.name).stem for s in folder_examples(tmp_path, ["grass"], shots).of("grass", target)]
+
+    assert [shown(shots, target) for shots in (1, 2, 3, 4)] == [["a"], ["a", "c"], ["a", "c", "d"], ["a", "c", "d"]]
+    assert [shown(shots, "other") for shots in (1, 2)] == [["a"], ["a", "b"]]
+    assert shown(1, "a") == ["b"]
 
 
 def test_other_examples_do_not_go_on_with_a_run(
