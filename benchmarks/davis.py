@@ -93,7 +93,7 @@ class DavisBenchmark:
             settings=settings,
             versions=versions(),
             frames={t.clip.name: _by_frame(t, scores[t.clip.name]) for t in truths},
-            files=_files(self.dataset, truths, results),
+            files=_files(truths, results),
             notes=self.dataset.notes + tuple(note for truth in truths for note in truth.notes),
         )
 
@@ -127,7 +127,7 @@ def _by_frame(truth: Truth, scores: SequenceScores) -> dict[str, float]:
     return dict(zip(truth.clip.names[1:-1], values.tolist(), strict=True))
 
 
-def _files(dataset: VideoDataset, truths: Sequence[Truth], results: Path) -> dict[str, str]:
+def _files(truths: Sequence[Truth], results: Path) -> dict[str, str]:
     """Where a report finds the pictures of a frame: paths with {sequence} and {frame} to fill in, taken
     from the first sequence."""
     clip = truths[0].clip

@@ -82,7 +82,7 @@ def _score(truth: Truth, folder: Path, toolkit: Toolkit) -> SequenceScores:
 
     def predictions() -> Iterator[Labels]:
         for name in truth.clip.names:
-            yield _prediction(truth, name, files.get(name), seen)
+            yield _prediction(truth, files.get(name), seen)
 
     scores = toolkit((truth.labels(name) for name in truth.clip.names), predictions(), truth.ids)
     missing = [str(id_) for id_ in truth.given if id_ not in seen]
@@ -94,7 +94,7 @@ def _score(truth: Truth, folder: Path, toolkit: Toolkit) -> SequenceScores:
     return scores
 
 
-def _prediction(truth: Truth, name: str, path: Path | None, seen: set[int]) -> Labels:
+def _prediction(truth: Truth, path: Path | None, seen: set[int]) -> Labels:
     """(H, W) ids of a result, in the truth's terms. Adds the objects found to `seen`."""
     if path is None:  # the first or the last frame, which no score depends on
         return np.zeros(truth.size, np.uint8)

@@ -154,7 +154,7 @@ def predict(
     if config.matching is not None:
         given = _instruct_dense(config, frames, target, example, recent, renewed)
     else:
-        given = _instruct_by_mean(config, frames, target, example, recent)
+        given = _instruct_by_mean(frames, target, example, recent)
     given = replace(given, meta=meta)
     embedding, detail = frames.embedding[target], frames.detail[target]
     n = example[1].shape[1]
@@ -228,7 +228,7 @@ def _instruct_dense(
 
 @torch.no_grad()
 def _instruct_by_mean(
-    config: ModelConfig, frames: Frames, target: int, example: tuple[int, Tensor], recent: tuple[int, Tensor] | None
+    frames: Frames, target: int, example: tuple[int, Tensor], recent: tuple[int, Tensor] | None
 ) -> Instructions:
     """As `SEGIC.predict` for the paper's models: only the first example makes the propagated mask and the point."""
     assert frames.canvas is not None
