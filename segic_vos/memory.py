@@ -12,6 +12,7 @@ import torch
 from segic.backbones import width_of
 from segic.config import ModelConfig
 from segic.errors import UsageError
+from segic_vos.quality import SIZES
 from segic_vos.summary import peak_memory_mb
 
 _BATCH = {"cuda": 8}  # by device, else _USUAL_BATCH; a small backbone does not keep a GPU at work with fewer
@@ -78,11 +79,13 @@ def choose_batch(work: Workload, device: torch.device, limit: int) -> int:
     if first > room:
         height, width = work.frame
         objects = "1 object" if work.objects == 1 else f"{work.objects} objects"
+        smaller = work.config.size > min(SIZES)
+        advice = "Allow more, or lower --size or --quality" if smaller else "Allow more, or give a smaller --size"
         free = f"; only {show_bytes(room)} are free" if room < limit else ""
         raise UsageError(
             f"--max-memory {show_bytes(limit)}: even one frame at a time is expected to need {show_bytes(first)}, "
             f"{show_bytes(used)} of them for the model, the rest for {objects} in {width}x{height} frames at "
-            f"{work.config.size} px{free}. Allow more, or lower --size or --quality"
+            f"{work.config.size} px{free}. {advice}"
         )
     more = int((room - first) // work.bytes_a_frame(device))
     return min(1 + more, _LARGEST_BATCH.get(device.type, _USUAL_BATCH))
@@ -108,8 +111,11 @@ def parse_bytes(text: str) -> int:
 
 
 def show_bytes(value: float) -> str:
-    """For people: "1.9 GB", "640 MB"."""
-    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
+    """For people: "1.9 GB", "640 MB", "12 kB"."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= unit:
+            return f"{value / unit:.{1 if unit == 1e9 else 0}f} {name}"
+    return f"{value:.0f} bytes"
 
 
 def _used(device: torch.device) -> float:

@@ -5,8 +5,8 @@ the last one that the examples' linear models were fitted to, and those that sho
 finished frames only these are encoded again, and the ones before or after them, which look closely where objects were;
 their masks are read from the files that were written.
 The overlay and the RLE file are made anew from the mask files, which costs decoding but no model. The masks of the last
-frames are restored as written, without the model's own fractional certainty: a resumed run may differ in a few edge
-pixels from one that was never stopped.
+frames are restored as written, without the model's own fractional certainty: a resumed run may differ from one that was
+never stopped, mostly in a few pixels at edges, in more where an object comes back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from segic_vos.records import FrameRecord, read_records
 
 # Settings that decide what the masks are. Device, batch and the like may change in between.
 _DECISIVE = ("video", "masks", "mask_form", "start", "end", "every", "decoder")
-_DECISIVE_MODEL = ("name", "size", "foveated", "weights")
+_DECISIVE_MODEL = ("name", "foveated", "tokens", "size", "weights")
+_CHOSEN_BY = {"foveated": " (--fovea)", "tokens": " (--quality)", "size": " (--quality or --size)"}
 
 
 class Resumable(Follower, Protocol):
@@ -71,7 +72,7 @@ def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mappin
             if name in before and before[name] != now.get(name):
                 raise UsageError(
                     f"--resume: the run in {outputs.root} had {name} = {before[name]!r}, this one has "
-                    f"{now.get(name)!r}: use the same, or --overwrite to start anew"
+                    f"{now.get(name)!r}{_CHOSEN_BY.get(name, '')}: use the same, or --overwrite to start anew"
                 )
     records = read_records(outputs.records)
     whole: Iterator[FrameRecord] = takewhile(lambda record: mask_path(outputs, record.name).is_file(), records)

@@ -263,8 +263,12 @@ class _Run:
             self._foveated = True
             if masks.ids:
                 known = foveated_sizes(tokens)
-                sizes = [size for size in known if self._fits(model.at_size(size), frame, len(masks.ids))]
-                size = self._earlier_size(known) or fitting_size(model, masks.objects, sizes or known[:1], tokens)
+                size = self._earlier_size(known)
+                if size is None:
+                    sizes = [size for size in known if self._fits(model.at_size(size), frame, len(masks.ids))]
+                    if not sizes:  # refused in the words of the smallest
+                        self._batch_within(model.at_size(known[0]), frame, len(masks.ids))
+                    size = fitting_size(model, masks.objects, sizes or known[:1], tokens)
                 self._model = model = model.at_size(size)
             if self._job.batch is not None:
                 self._note(
@@ -272,7 +276,7 @@ class _Run:
                     "(--no-fovea: whole frames)"
                 )
         described = describe_model(model.name, model.config, model.device, model.precision, model.files)
-        self._described = {**described, "foveated": self._foveated}
+        self._described = {**described, "foveated": self._foveated, "tokens": tokens if self._foveated else None}
 
     def _earlier_size(self, known: Sequence[int]) -> int | None:
         """That of the foveated run to be continued: how much memory is free now may speak for another."""
@@ -299,10 +303,10 @@ class _Run:
         """What this run works with. objects: as far as the first masks show; later ones may bring more."""
         job, model = self._job, self._model
         batch, why = job.batch or default_batch(model.device), "--batch" if job.batch else ""
-        if (fitting := self._batch_within(model, frame, objects)) is not None:
-            batch, why = fitting, "--max-memory"
-        if self._foveated:
+        if self._foveated:  # at a size that was found to fit: asked again, with what is used by now, it might not
             batch, why = 1, "foveated frames go one by one"
+        elif (fitting := self._batch_within(model, frame, objects)) is not None:
+            batch, why = fitting, "--max-memory"
         return Choices.of(
             model.name, model.config.size, model.device, model.precision,
             chosen=self._chosen, foveated=self._foveated, batch=batch, batch_by=why,

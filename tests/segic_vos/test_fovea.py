@@ -345,6 +345,33 @@ def test_memory_chooses_a_smaller_size(dense_model: SEGIC, job: ClipJob, monkeyp
     assert SIZES[0] <= summary.choices["size"] < wanted
 
 
+def test_a_size_that_was_found_to_fit_is_not_asked_about_again(
+    dense_model: SEGIC, job: ClipJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the process holds grows a little with every look."""
+    monkeypatch.setattr("segic_vos.memory._used", lambda _device: 0.0)
+    sizes = set()
+    smallest = next(limit for limit in range(150_000_000, 10**9, 5_000_000) if _Fits(dense_model, limit)(SIZES[0]))
+    for more in range(0, 120_000_000, 15_000_000):
+        held = iter(range(0, 10**12, 3_000_000))
+        monkeypatch.setattr("segic_vos.memory._used", lambda _device, held=held: float(next(held)))
+        small = replace(job, out=job.out / str(more), max_memory=smallest + more, end=2)
+        sizes.add(run_clip(open_clip(small), dense_model, chosen=replace(CHOSEN, tokens=1500)).choices["size"])
+    assert len(sizes) > 2
+    with pytest.raises(UsageError, match=f"at {SIZES[0]} px. Allow more, or give a smaller --size"):
+        run_clip(open_clip(replace(job, out=job.out / "none", max_memory=1)), dense_model, chosen=CHOSEN)
+
+
+def test_another_quality_does_not_go_on_with_a_run(dense_model: SEGIC, job: ClipJob) -> None:
+    run_clip(open_clip(job), dense_model, chosen=CHOSEN)
+    for complete in (True, False):
+        again = open_clip(replace(job, existing="resume"))
+        with pytest.raises(UsageError, match=r"had tokens = 500, this one has 1500 \(--quality\)"):
+            run_clip(again, dense_model, chosen=replace(CHOSEN, quality="best", tokens=1500))
+        if complete:
+            (job.out / "masks" / "00005.png").unlink()
+
+
 def test_a_resumed_run_has_its_size_whatever_is_free(
     dense_model: SEGIC, job: ClipJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:

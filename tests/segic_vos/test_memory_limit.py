@@ -9,7 +9,7 @@ import torch
 from segic.errors import UsageError
 from segic.presets import PRESETS
 from segic_vos.batches import BatchLimit, is_out_of_memory
-from segic_vos.memory import Workload, choose_batch, parse_bytes
+from segic_vos.memory import Workload, choose_batch, parse_bytes, show_bytes
 
 CPU = torch.device("cpu")
 CONFIG = PRESETS["segic-s"].config
@@ -86,3 +86,8 @@ def test_a_batch_is_halved_down_to_one():
     assert [limit.halve(8), limit.halve(8), limit.halve(4), limit.halve(2), limit.halve(1)] == [True] * 4 + [False]
     assert limit.frames == 1
     assert len(notes) == 3  # two frames' worth of threads that met it together say so once
+
+
+def test_bytes_for_people():
+    values = (1, 999, 12_345, 640_000_000, 1_900_000_000)
+    assert [show_bytes(value) for value in values] == ["1 bytes", "999 bytes", "12 kB", "640 MB", "1.9 GB"]
