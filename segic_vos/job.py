@@ -83,7 +83,8 @@ def open_clip(job: ClipJob) -> Clip:
             on_size_change=job.on_size_change,
         )
     annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
-    opening = annotations.opening(source.names, Selection(job.start, job.end, job.every))
+    # Frames of other sizes are refused, or brought to that of the first.
+    opening = annotations.opening(source.names, Selection(job.start, job.end, job.every), source.info.size)
     if job.rle:
         encoder()  # said before an earlier run's files go
     outputs = Outputs(job.out)

@@ -8,6 +8,7 @@ from segic.errors import UsageError
 from segic_vos.frames import Annotation, Frame
 from segic_vos.sources.naming import is_picture, list_pictures, natural_key
 from segic_vos.sources.selection import Selection
+from segic_vos.sources.video import frame_name
 
 from .matching import Form, FrameNames, decide_form
 from .objects import read_objects
@@ -73,26 +74,35 @@ class Annotations:
         key = _key(name)
         if key not in self._by_frame:
             return None
-        mask = self._read(self._by_frame[key])
+        mask = self._read(self._by_frame[key], self._ids)
         if key not in self._used:
             self._used.add(key)
             self._note(mask, str(self._by_frame[key]), f"frame {name}")
         return mask.annotation
 
-    def opening(self, frame_names: Sequence[str] | None, selection: Selection) -> Annotation:
+    def opening(
+        self, frame_names: Sequence[str] | None, selection: Selection, size: tuple[int, int] | None = None
+    ) -> Annotation:
         """The first masks that show an object, of all frames that are taken; where none does, the first of all.
-        frame_names: as in `read_annotations`.
 
-        Raises UsageError where no mask is of a frame that is taken: nothing would be followed.
+        All masks of frames that are taken are read, so that a bad one is told before work begins.
+        frame_names: as in `read_annotations`. size: the frames' (height, width), where that is known.
+
+        Raises UsageError where no mask is of a frame that is taken, since nothing would be followed, and for a mask by
+        frame that cannot be used or has another size.
         """
         if self._first is not None:
             return self._first.annotation
+        return self._survey(self._taken(frame_names, selection), size)
+
+    def _taken(self, frame_names: Sequence[str] | None, selection: Selection) -> list[tuple[str, Path]]:
+        """The names and mask files of the frames that are taken, in their order. UsageError where there is none."""
         if frame_names is None:
-            numbered = sorted((int(key), path) for key, path in self._by_frame.items())
-            taken = [path for number, path in numbered if selection.takes(number)]
+            numbers = sorted(number for number in map(int, self._by_frame) if selection.takes(number))
+            taken = [(frame_name(number), self._by_frame[str(number)]) for number in numbers]
         else:
-            keys = [_key(name) for position, name in enumerate(frame_names) if selection.takes(position)]
-            taken = [self._by_frame[key] for key in keys if key in self._by_frame]
+            names = (name for position, name in enumerate(frame_names) if selection.takes(position))
+            taken = [(name, self._by_frame[_key(name)]) for name in names if _key(name) in self._by_frame]
         if not taken:
             first = next(iter(self._by_frame.values())).name
             raise UsageError(
@@ -100,11 +110,24 @@ class Annotations:
                 f"{selection.end or 'of the clip'}, every {selection.every}), so nothing could be followed; there is "
                 f"{first}{f' and {len(self._by_frame) - 1} more' if len(self._by_frame) > 1 else ''}"
             )
-        masks = (self._read(path).annotation for path in taken)
-        return next((one for one in masks if one.ids), None) or self._read(taken[0]).annotation
+        return taken
 
-    def _read(self, path: Path) -> MaskFile:
-        return read_mask(path, allow_many=self._allow_many, known=self._ids)
+    def _survey(self, taken: list[tuple[str, Path]], size: tuple[int, int] | None) -> Annotation:
+        """What `opening` finds. One mask at a time is in memory beside it."""
+        found: Annotation | None = None
+        ids: set[int] = set()
+        for name, path in taken:
+            mask = self._read(path, ids).annotation
+            if size is not None:
+                _require_size(mask, name, size, str(path))
+            ids.update(mask.ids)
+            if found is None or (mask.ids and not found.ids):
+                found = mask
+        assert found is not None
+        return found
+
+    def _read(self, path: Path, known: set[int]) -> MaskFile:
+        return read_mask(path, allow_many=self._allow_many, known=known)
 
     def _note(self, mask: MaskFile, source: str, where: str) -> None:
         for text in mask.notes:
@@ -166,11 +189,15 @@ def _require_object(mask: MaskFile, source: str) -> MaskFile:
 
 def check_size(annotation: Annotation, frame: Frame, source: str = "the mask") -> None:
     """Raise UsageError unless the mask has the frame's size. source: what to call the mask."""
+    _require_size(annotation, frame.name, frame.size, source)
+
+
+def _require_size(annotation: Annotation, name: str, size: tuple[int, int], source: str) -> None:
     height, width = annotation.labels.shape
-    if (height, width) != frame.size:
+    if (height, width) != size:
         raise UsageError(
-            f"{source}, given for frame {frame.name}, is {width}x{height}, but the frame is "
-            f"{frame.size[1]}x{frame.size[0]} (width x height): a mask must have its frame's size"
+            f"{source}, given for frame {name}, is {width}x{height}, but the frame is "
+            f"{size[1]}x{size[0]} (width x height): a mask must have its frame's size"
         )
 
 

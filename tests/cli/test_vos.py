@@ -668,6 +668,19 @@ def test_masks_by_frame_correct_the_run_and_are_the_output(program, clip):
     assert "00099.png" in done.output
 
 
+def test_a_bad_later_mask_is_refused_before_anything_is_written(program, clip):
+    (clip / "given").mkdir()
+    write_mask(clip / "given/00000.png", truth(0))
+    write_mask(clip / "given/00015.png", truth(15)[:-8])
+    done = program("clip.mp4", "--masks", "given")
+    assert done.exit_code == 2
+    for word in ("00015.png", "64x40", "64x48"):
+        assert word in done.output
+    assert not (clip / "clip_segic").exists()
+    done = program("clip.mp4", "--masks", "given", "--end", 15)
+    assert done.exit_code == 0, done.output
+
+
 def test_clip_paths_match_by_order_and_by_name(tmp_path):
     for name in ("a.mp4", "b.mp4", "a.png", "m/a.png", "m/b/0.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

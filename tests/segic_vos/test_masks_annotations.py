@@ -247,3 +247,34 @@ def test_the_opening_masks_are_the_first_that_show_an_object(save, tmp_path):
     assert read_annotations(tmp_path / "m", frame_names=names).opening(names, Selection()).ids == (4, 5)
     with pytest.raises(UsageError, match="no mask is of a frame that is taken"):
         masks.opening(VIDEO, Selection(start=12))
+
+
+@pytest.mark.parametrize("names", [VIDEO, tuple(f"{number:05d}" for number in range(30))])
+def test_a_bad_later_mask_is_told_before_work_begins(save, tmp_path, names):
+    save("m/00000.png", stripe(0, 1) + stripe(1, 2))
+    bad = save("m/00020.png", np.ones((5, 6), np.uint8))
+    masks = read_annotations(tmp_path / "m", frame_names=names)
+    with pytest.raises(UsageError, match=r"m/00020\.png, given for frame 00020, is 6x5, but the frame is 12x4"):
+        masks.opening(names, Selection(), (4, 12))
+    assert masks.opening(names, Selection()).ids == (1, 2)  # of frames whose size is not known
+    assert masks.opening(names, Selection(end=20), (4, 12)).ids == (1, 2)
+    assert masks.opening(names, Selection(every=3), (4, 12)).ids == (1, 2)
+    smooth = np.arange(1, 49, dtype=np.uint8).reshape(4, 12)
+    for content, said in ((b"no picture", "cannot be read as a mask"), (smooth, "does not look like an index mask")):
+        bad.write_bytes(content) if isinstance(content, bytes) else save("m/00020.png", content)
+        with pytest.raises(UsageError, match=said):
+            masks.opening(names, Selection(), (4, 12))
+    assert masks.notes == ()
+
+
+def test_masks_read_ahead_are_noted_when_their_frame_comes(save, tmp_path):
+    """255 beside another id is void where no mask before has the object 255, as it is during the run."""
+    save("m/00000.png", stripe(0))
+    save("m/00004.png", stripe(0) + stripe(1, 2))
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO, form="frames")
+    masks.opening(VIDEO, Selection(), (4, 12))
+    assert masks.notes == ()
+    assert masks.unused == ("00000.png", "00004.png")
+    for number in (0, 4):
+        masks.at(frame(f"{number:05d}"), first=number == 0)
+    assert masks.notes == ("frame 00000 gives 1 object, id 255", "frame 00004 gives 1 object, id 2")
