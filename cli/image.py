@@ -66,7 +66,8 @@ def segment(
     side by side) and summary.json. A target that cannot be read does not stop the others.
     """
     from segic import Example
-    from segic_vos.images import FIGURE_ROWS, write_image_result
+    from segic_vos.images import FIGURE_ROWS, examples_palette, write_image_result
+    from segic_vos.masks import describe_renewed
     from segic_vos.sources import read_rgb
     from segic_vos.summary import describe_model, versions
 
@@ -88,6 +89,8 @@ def segment(
     ids = {key for each in shown for key in each.annotation.ids}
     if len(ids) > FIGURE_ROWS:
         talker.note(f"figure.png shows the first {FIGURE_ROWS} of the {len(ids)} ids")
+    if renewed := examples_palette(shown)[1]:
+        talker.note(describe_renewed(renewed))
     # Encoded once, however many targets there are.
     with out_of_memory_said(f"the examples: {_MEMORY}"):
         prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])

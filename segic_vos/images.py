@@ -17,6 +17,7 @@ from PIL import Image
 from segic.files import make_folder, write_whole
 from segic_vos.figures import Panel, blend, colour_map, figure
 from segic_vos.frames import Annotation, Frame, FrameResult
+from segic_vos.palette import distinct_palette, palette_table
 from segic_vos.sinks import MaskWriter, draw_overlay
 from segic_vos.sinks.png import write_png
 
@@ -66,6 +67,22 @@ class ImageResult:
         return {**paths, "entities": [asdict(entity) for entity in self.entities]}
 
 
+def examples_palette(examples: Sequence[ShownExample]) -> tuple[bytes | None, tuple[int, ...]]:
+    """The palette for what `examples` show, and the ids that have a colour in it which no example gives them.
+
+    An id has the colour of the first example with a palette that shows it; other entries are the first such example's.
+    Colours that could not be told apart are others, see `distinct_palette`. None where no mask has a palette.
+    """
+    coloured = [each.annotation for each in examples if each.annotation.palette is not None]
+    if not coloured:
+        return None, ()
+    table = palette_table(coloured[0].palette).copy()
+    for annotation in reversed(coloured):
+        own = [key for key in annotation.ids if key < len(table)]
+        table[own] = palette_table(annotation.palette)[own]
+    return distinct_palette(table.tobytes(), {key for each in examples for key in each.annotation.ids})
+
+
 def write_image_result(
     folder: Path,
     target: Path,
@@ -74,14 +91,14 @@ def write_image_result(
     examples: Sequence[ShownExample],
     facts: Mapping[str, Any],
 ) -> ImageResult:
-    """Write `mask.png` (the ids, in the first example's palette), `overlay.png`, `figure.png` and `summary.json`.
+    """Write `mask.png` (the ids, in the examples' colours), `overlay.png`, `figure.png` and `summary.json`.
 
     pixels: the target (H, W, 3) uint8 RGB. facts: plain values for the summary, such as the model's.
     Raises: SegicError where a file cannot be written.
     """
     make_folder(folder)
     labels = segmented.labels
-    palette = next((each.annotation.palette for each in examples if each.annotation.palette), None)
+    palette, _ = examples_palette(examples)
     ids = tuple(int(key) for key in segmented.ids)
     scores = {key: float(score) for key, score in zip(ids, segmented.scores, strict=True)}
     entities = tuple(EntityResult(key, int((labels == key).sum()), round(scores[key], 4)) for key in ids)

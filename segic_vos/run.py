@@ -247,8 +247,8 @@ class _Run:
         if first is None:
             raise SegicError(f"{self._job.video}: no frame to work on")
         self._first = first.index
-        annotation = self._annotation(first)
-        self._palette = (annotation or self._clip.opening).palette
+        self._annotation(first)
+        self._palette = self._clip.opening.palette
         return first
 
     def _look(self, frame: tuple[int, int]) -> None:

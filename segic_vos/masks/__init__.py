@@ -3,6 +3,15 @@
 from .annotations import Annotations, check_size, read_annotations
 from .matching import Form
 from .objects import read_objects
-from .reading import MaskFile, read_mask
+from .reading import MaskFile, describe_renewed, read_mask
 
-__all__ = ["Annotations", "Form", "MaskFile", "check_size", "read_annotations", "read_mask", "read_objects"]
+__all__ = [
+    "Annotations",
+    "Form",
+    "MaskFile",
+    "check_size",
+    "describe_renewed",
+    "read_annotations",
+    "read_mask",
+    "read_objects",
+]

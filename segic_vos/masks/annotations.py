@@ -1,18 +1,20 @@
 """The masks that a person gave with a clip, found by frame."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from glob import glob
 from pathlib import Path
 
 from segic.errors import UsageError
 from segic_vos.frames import Annotation, Frame
+from segic_vos.palette import distinct_palette
 from segic_vos.sources.naming import is_picture, list_pictures, natural_key
 from segic_vos.sources.selection import Selection
 from segic_vos.sources.video import frame_name
 
 from .matching import Form, FrameNames, decide_form
 from .objects import read_objects
-from .reading import MaskFile, list_ids, read_mask
+from .reading import MaskFile, describe_renewed, list_ids, read_mask
 
 
 class Annotations:
@@ -83,7 +85,8 @@ class Annotations:
     def opening(
         self, frame_names: Sequence[str] | None, selection: Selection, size: tuple[int, int] | None = None
     ) -> Annotation:
-        """The first masks that show an object, of all frames that are taken; where none does, the first of all.
+        """The first masks that show an object, of all frames that are taken; where none does, the first of all. Of
+        their palette those colours are others that do not let one see the clip's ids, see `distinct_palette`.
 
         All masks of frames that are taken are read, so that a bad one is told before work begins.
         frame_names: as in `read_annotations`. size: the frames' (height, width), where that is known.
@@ -92,8 +95,15 @@ class Annotations:
         frame that cannot be used or has another size.
         """
         if self._first is not None:
-            return self._first.annotation
-        return self._survey(self._taken(frame_names, selection), size)
+            found, ids = self._first.annotation, set(self._first.annotation.ids)
+        else:
+            found, ids = self._survey(self._taken(frame_names, selection), size)
+        if found.palette is None:
+            return found
+        palette, renewed = distinct_palette(found.palette, ids)
+        if renewed:
+            self._notes.append(f"{self._source}: {describe_renewed(renewed)}")
+        return replace(found, palette=palette)
 
     def _taken(self, frame_names: Sequence[str] | None, selection: Selection) -> list[tuple[str, Path]]:
         """The names and mask files of the frames that are taken, in their order. UsageError where there is none."""
@@ -112,8 +122,8 @@ class Annotations:
             )
         return taken
 
-    def _survey(self, taken: list[tuple[str, Path]], size: tuple[int, int] | None) -> Annotation:
-        """What `opening` finds. One mask at a time is in memory beside it."""
+    def _survey(self, taken: list[tuple[str, Path]], size: tuple[int, int] | None) -> tuple[Annotation, set[int]]:
+        """What `opening` finds, and the ids of all masks. One mask at a time is in memory beside it."""
         found: Annotation | None = None
         ids: set[int] = set()
         for name, path in taken:
@@ -124,7 +134,7 @@ class Annotations:
             if found is None or (mask.ids and not found.ids):
                 found = mask
         assert found is not None
-        return found
+        return found, ids
 
     def _read(self, path: Path, known: set[int]) -> MaskFile:
         return read_mask(path, allow_many=self._allow_many, known=known)

@@ -78,6 +78,14 @@ def list_ids(ids: tuple[int, ...]) -> str:
     return shown if len(ids) <= 20 else f"{shown} ... ({len(ids)} in all)"
 
 
+def describe_renewed(ids: tuple[int, ...]) -> str:
+    """What is said where a mask's palette did not let one see `ids`, see `distinct_palette`."""
+    return (
+        f"in the masks' palette id{'' if len(ids) == 1 else 's'} {list_ids(ids)} cannot be told from the background or "
+        "another id; for them a colour of segic's own is used"
+    )
+
+
 def _distinct(values: NDArray[np.integer]) -> tuple[int, ...]:
     """The values present beside 0, ascending."""
     counts = np.bincount(values.ravel(), minlength=1)

@@ -172,6 +172,30 @@ def test_several_targets_and_examples(folder):
         assert np.array_equal(np.asarray(Image.open(line["mask"])), truth)
 
 
+def test_each_id_has_the_colour_of_its_own_example(folder):
+    labels = scene(folder / "t1.png", (25, 10), (3, 30))
+    specs = []
+    for key, colour in ((3, (255, 0, 0)), (8, (0, 0, 0))):
+        mask = Image.fromarray(np.where(scene(folder / "ex.png", (5, 5), (20, 40)) == key, key, 0).astype(np.uint8))
+        mask.putpalette((bytes(3 * key) + bytes(colour)).ljust(768, b"\0"))
+        mask.save(folder / f"ex_{key}.png")
+        specs += ["--example", f"ex.png:ex_{key}.png"]
+    done = program("t1.png", *specs)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("id 8 cannot be told from the background or another id") == 1
+    mask = Image.open(folder / "t1_segic/mask.png")
+    assert np.array_equal(np.asarray(mask), labels)
+    table = np.array(mask.getpalette()).reshape(-1, 3)
+    assert table[[3, 8]].tolist() == [[255, 0, 0], [64, 0, 0]]
+    other = Image.open(folder / "ex_8.png")
+    other.putpalette(bytes(24) + bytes([0, 200, 0]))
+    other.save(folder / "ex_8.png")
+    done = program("t1.png", *specs, "--overwrite")
+    assert "cannot be told" not in done.stderr
+    table = np.array(Image.open(folder / "t1_segic/mask.png").getpalette()).reshape(-1, 3)
+    assert table[[3, 8]].tolist() == [[255, 0, 0], [0, 200, 0]]
+
+
 def test_a_videos_folder_is_left_alone(folder):
     scene(folder / "t1.png", (25, 10), (3, 30))
     (folder / "t1_segic").mkdir()

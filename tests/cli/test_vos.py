@@ -537,6 +537,15 @@ def test_void_is_no_object_and_stays_in_the_given_frame(program, clip):
     assert [item["id"] for item in summary_of("clip_segic")["objects"]] == [1, 7]
 
 
+def test_a_mask_in_the_grey_ramp_gives_masks_that_one_sees(program, clip):
+    Image.fromarray(truth(0).astype(np.uint8)).convert("P").save(clip / "ramp.png")
+    done = program("clip.mp4", "--masks", "ramp.png", "--end", 4)
+    assert done.exit_code == 0, done.output
+    assert done.output.count("ids 1, 7 cannot be told from the background") == 1
+    table = np.array(Image.open("clip_segic/masks/00003.png").getpalette()).reshape(-1, 3)
+    assert table[[0, 1, 7]].tolist() == [[0, 0, 0], [128, 0, 0], [128, 128, 128]]
+
+
 def test_masks_that_begin_later_leave_the_frames_before_empty(program, clip):
     (clip / "given").mkdir()
     write_mask(clip / "given/00004.png", truth(4))

@@ -278,3 +278,22 @@ def test_masks_read_ahead_are_noted_when_their_frame_comes(save, tmp_path):
     for number in (0, 4):
         masks.at(frame(f"{number:05d}"), first=number == 0)
     assert masks.notes == ("frame 00000 gives 1 object, id 255", "frame 00004 gives 1 object, id 2")
+
+
+def test_ids_of_any_mask_have_a_colour_and_this_is_said_once(save, tmp_path):
+    padded = bytes([0, 0, 0, 255, 0, 0]).ljust(768, b"\0")
+    save("m/00000.png", stripe(0, 1), palette=padded)
+    save("m/00004.png", stripe(0, 1) + stripe(1, 4), palette=padded)
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO, form="frames")
+    palette = np.frombuffer(masks.opening(VIDEO, Selection()).palette, np.uint8).reshape(256, 3)
+    assert palette[[1, 4]].tolist() == [[255, 0, 0], [0, 0, 128]]
+    assert not palette[[2, 3]].any()
+    (said,) = masks.notes
+    assert "id 4 cannot be told from the background or another id" in said
+    alone = read_annotations(tmp_path / "m", frame_names=VIDEO, form="frames")
+    assert alone.opening(VIDEO, Selection(end=4)).palette == padded
+    assert alone.notes == ()
+
+
+def test_masks_without_a_palette_have_none(save):
+    assert read_annotations(save("m.png", stripe(0, 1))).opening(VIDEO, Selection()).palette is None

@@ -19,7 +19,7 @@ from PIL import Image
 
 from segic.errors import SegicError, UsageError
 from segic_vos.frames import Frame, FrameResult
-from segic_vos.palette import complete_palette, davis_palette
+from segic_vos.palette import complete_palette, davis_palette, distinct_palette
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter, draw_overlay
 from segic_vos.sources import open_source
 
@@ -55,6 +55,54 @@ def test_davis_palette():
 def test_complete_palette(palette):
     assert len(complete_palette(palette)) == 768
     assert complete_palette(palette).startswith((palette or b"")[:768])
+
+
+def colours(palette):
+    return np.frombuffer(palette, np.uint8).reshape(256, 3).tolist()
+
+
+@pytest.mark.parametrize("palette", [davis_palette(), bytes(range(256)) * 3])
+def test_a_palette_that_tells_the_ids_apart_comes_back(palette):
+    assert distinct_palette(palette, range(4, 80, 4)) == (palette, ())
+
+
+def test_colours_that_do_not_show_an_id_are_others():
+    house = colours(davis_palette())
+    padded = bytes([0, 0, 0, 255, 0, 0]).ljust(768, b"\0")
+    mended, renewed = distinct_palette(padded, (255, 1, 3))
+    assert renewed == (3, 255)
+    assert colours(mended)[:5] == [[0, 0, 0], [255, 0, 0], [0, 0, 0], house[3], [0, 0, 0]]
+    assert colours(mended)[255] == house[255]
+    assert distinct_palette(bytes(768), (2,))[1] == (2,)
+    assert distinct_palette(bytes([0, 0, 0] + [90, 91, 92] * 255), (3, 8))[1] == (8,)  # the first keeps it
+
+
+def test_in_the_grey_ramp_of_pictures_without_colours_only_greys_far_apart_are_kept():
+    ramp = bytes(Image.new("L", (1, 1)).convert("P").getpalette("RGB"))
+    mended, renewed = distinct_palette(ramp, range(1, 13))
+    assert renewed == tuple(range(1, 13))
+    assert colours(mended)[:13] == colours(davis_palette())[:13]
+    assert distinct_palette(ramp, (85, 170, 255)) == (ramp, ())
+
+
+def test_a_white_background_and_black_objects_are_told_apart():
+    palette = bytes([255, 255, 255]).ljust(768, b"\0")
+    assert distinct_palette(palette, (1,)) == (palette, ())
+
+
+def test_a_new_colour_is_not_that_of_another_id():
+    palette = bytes([0, 0, 0, 0, 0, 0, 128, 0, 0]).ljust(768, b"\0")  # id 2 has the house's first colour
+    mended, renewed = distinct_palette(palette, (1, 2))
+    assert renewed == (1,)
+    assert colours(mended)[1] not in ([0, 0, 0], [128, 0, 0])
+    assert colours(mended)[2] == [128, 0, 0]
+
+
+@given(palette=st.binary(min_size=768, max_size=768), ids=st.sets(st.integers(1, 400), max_size=12))
+def test_after_mending_there_is_nothing_to_mend(palette, ids):
+    mended, renewed = distinct_palette(palette, ids)
+    assert set(renewed) <= ids
+    assert distinct_palette(mended, ids) == (mended, ())
 
 
 @given(labels=arrays(np.int32, (5, 7), elements=st.integers(0, 70) | st.sampled_from([255, 256, 300, 65535])))
