@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from segic.errors import SegicError
 
@@ -46,6 +47,29 @@ def make_folder(path: Path) -> None:
     """Create `path` and its parents; no error when it exists. Raises SegicError where it cannot be made."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def write_over(path: Path, data: bytes) -> None:
+    """Write over a file that is there, in the room that it has. Where that is too small, its old content stays.
+
+    For a disk that has no room for a second copy; only a kill meanwhile leaves a part. Raises SegicError where it
+    cannot be written.
+    """
+    with writing(path), path.open("r+b", buffering=0) as file:
+        before = file.read()
+        try:
+            _replace(file, data)
+        except OSError:
+            _replace(file, before)
+            raise
+
+
+def _replace(file: BinaryIO, data: bytes) -> None:
+    size = len(data)
+    file.seek(0)
+    while data:  # a disk that fills up takes part of it; the next write tells why
+        data = data[file.write(data) :]
+    file.truncate(size)
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

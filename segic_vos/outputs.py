@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from segic.errors import UsageError
-from segic.files import make_folder, write_whole, writing
+from segic.errors import SegicError, UsageError
+from segic.files import make_folder, write_over, write_whole, writing
 
 Existing = Literal["refuse", "overwrite", "resume"]
+
+_ROOM = 16_384  # bytes of a summary: that of a run with dozens of objects
 
 
 @dataclass(frozen=True)
@@ -98,5 +100,15 @@ class Outputs:
         return values if isinstance(values, dict) and values.get("program") == "segic" else None
 
     def write_summary(self, values: Mapping[str, Any]) -> None:
-        """Replace the summary in one step. Raises SegicError where it cannot be written."""
-        write_whole(self.summary, json.dumps(values, indent=2) + "\n")
+        """Replace the summary in one step, or on a full disk in place: that of a run in progress keeps room for the
+        last one, by blanks at its end. Raises SegicError where it cannot be written.
+        """
+        text = json.dumps(values, indent=2) + "\n"
+        if values.get("status") == "running":
+            text = text.ljust(_ROOM)
+        try:
+            write_whole(self.summary, text)
+        except SegicError:
+            if not self.summary.is_file():
+                raise
+            write_over(self.summary, text.encode())

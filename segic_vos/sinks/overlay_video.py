@@ -79,7 +79,9 @@ class OverlayWriter:
         self._written += 1
 
     def close(self) -> None:
-        """Finish the file. Without a frame there is none."""
+        """Finish the file. Without a frame there is none, and none is left that shows no frame: where the disk was full
+        before the first fragment, that is, within the first seconds.
+        """
         if self._output is None:
             return
         (container, stream), self._output = self._output, None
@@ -87,12 +89,27 @@ class OverlayWriter:
             # The failure was told when it happened; the fragments written before it can be played.
             with suppress(SegicError), self._writing():
                 container.close()
+            self._remove_unplayable()
             return
-        with self._writing():
-            try:
-                container.mux(stream.encode(None))
-            finally:
-                container.close()
+        try:
+            with self._writing():
+                try:
+                    container.mux(stream.encode(None))
+                finally:
+                    container.close()
+        except SegicError:
+            self._remove_unplayable()
+            raise
+
+    def _remove_unplayable(self) -> None:
+        import av
+
+        try:
+            with av.open(f"file:{self._path}") as container:
+                next(container.decode(video=0))
+        except (av.FFmpegError, IndexError, StopIteration):
+            with suppress(OSError):
+                self._path.unlink()
 
     def _open(self, width: int, height: int) -> "tuple[OutputContainer, VideoStream]":
         import av

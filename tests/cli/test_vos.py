@@ -649,6 +649,12 @@ def test_a_full_disk_in_the_middle_of_a_run(program, clip):
         assert "Traceback" not in done.output
         kept = sorted((disk / "out/masks").glob("*.png"))
         assert 0 < len(kept) < FRAMES
+        summary = summary_of("disk/out")
+        assert summary["status"] == "failed"
+        assert "the disk is full" in summary["reason"]
+        if (overlay := disk / "out/overlay.mp4").exists():
+            with av.open(str(overlay)) as container:
+                assert next(container.decode(video=0)).width == WIDTH
         for index, path in enumerate(kept):
             assert labels_of(path).shape == (HEIGHT, WIDTH)
             assert path.stem == f"{index:05d}"

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from segic.errors import SegicError
-from segic.files import make_folder, whole, write_whole, writing
+from segic.files import make_folder, whole, write_over, write_whole, writing
 
 
 def test_a_file_appears_when_it_is_written(tmp_path):
@@ -72,6 +72,18 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path, room):
     with room(1000), pytest.raises(SegicError, match=r"a\.txt: cannot be written: File too large"):
         write_whole(path, bytes(2000))
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_writing_over_a_file_takes_the_room_that_it_has(tmp_path, room):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"old".ljust(1000))
+    with room(1000), pytest.raises(SegicError, match=r"a\.txt: cannot be written: File too large"):
+        write_over(path, bytes(1001))
+    assert path.read_bytes() == b"old".ljust(1000)
+    with room(1000):
+        write_over(path, b"new")
+    assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -174,6 +174,17 @@ def write_noise_and_close(sink, count):
     sink.close()
 
 
+def test_an_overlay_that_shows_no_frame_is_removed(tiny_disk):
+    """Less than a fragment was written: what is there has no frame in it."""
+    filler = tiny_disk / "filler"
+    filler.write_bytes(bytes(56 << 10))
+    sink = open_sinks(tiny_disk)["overlay"]
+    with pytest.raises(SegicError, match=r"overlay\.mp4: the disk is full"):
+        write_noise_and_close(sink, 4)
+    sink.close()
+    assert list(tiny_disk.glob("*.mp4")) == []
+
+
 @pytest.mark.parametrize("kind", ["masks", "overlay", "rle", "soft"])
 def test_a_full_disk_is_told_and_what_was_written_is_kept(tiny_disk, kind):
     sink = open_sinks(tiny_disk)[kind]

@@ -1,0 +1,46 @@
+"""The output folder's summary on a disk without room."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from segic.errors import SegicError
+from segic.files import writing
+from segic_vos import outputs as module
+from segic_vos.outputs import Outputs
+
+RUNNING = {"program": "segic", "status": "running"}
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """No second copy of a file has room from the call on."""
+
+    def full(path, data):
+        with writing(path):
+            raise OSError(28, "No space left on device")
+
+    return lambda: monkeypatch.setattr(module, "write_whole", full)
+
+
+def test_the_summary_of_a_run_that_filled_the_disk_is_written_in_place(tmp_path, full_disk, room):
+    outputs = Outputs(tmp_path)
+    outputs.write_summary(RUNNING)
+    size = outputs.summary.stat().st_size
+    full_disk()
+    failed = {**RUNNING, "status": "failed", "notes": ["x" * 8000]}
+    with room(size):
+        outputs.write_summary(failed)
+    assert outputs.read_summary() == json.loads(outputs.summary.read_text()) == failed
+    with room(size), pytest.raises(SegicError):
+        outputs.write_summary({**failed, "notes": ["x" * 2 * size]})
+    assert outputs.read_summary() == failed
+
+
+def test_a_full_disk_before_the_first_summary_leaves_none(tmp_path, full_disk):
+    full_disk()
+    with pytest.raises(SegicError, match=r"summary\.json: the disk is full"):
+        Outputs(tmp_path).write_summary(RUNNING)
+    assert list(tmp_path.iterdir()) == []
