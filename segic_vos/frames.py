@@ -38,13 +38,15 @@ class SourceInfo:
     """What is known of a source before it is read to its end.
 
     rate: frames a second, None for folders. expected_frames: a hint for the progress bar and nothing else, since
-    containers lie about it; None where there is no hint.
+    containers lie about it; None where there is no hint. pixel_aspect: the width of an upright frame's pixel by its
+    height (sample aspect ratio), 1 where it is not known.
     """
 
     path: Path | None
     size: tuple[int, int]
     rate: Fraction | None
     expected_frames: int | None
+    pixel_aspect: Fraction = Fraction(1)
 
 
 class Source(Protocol):

@@ -203,7 +203,10 @@ class _Run:
         if job.rle:
             anew.append(RleWriter(outputs.rle))
         if job.overlay:
-            anew.append(OverlayWriter(outputs.overlay, self._clip.source.info.rate, palette=self._palette))
+            info = self._clip.source.info
+            anew.append(
+                OverlayWriter(outputs.overlay, info.rate, palette=self._palette, pixel_aspect=info.pixel_aspect)
+            )
         return _Sinks(
             records=RecordWriter(outputs.records, MaskWriter(outputs.masks, self._palette), finished.frames),
             anew=tuple(anew),

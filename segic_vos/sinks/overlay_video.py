@@ -36,19 +36,27 @@ class OverlayWriter:
 
     Time stamps are the frames' own, moved so that the first is 0: exact for the usual clocks, else to 1.4 microseconds
     (MPEG-4 part 2 knows no finer clock than 1/65535 s). Frames without one follow at `rate` (frames a second, 25 by
-    default). Odd sizes are made even, as the pixel format needs, by repeating the last row or column.
+    default). Odd sizes are made even, as the pixel format needs, by repeating the last row or column. Pixels that are
+    not square are shown so: pixel_aspect is their width by their height.
 
     The file is fragmented while it grows: after a kill it can be played up to the last two seconds or so. `close`
     turns it into a regular MP4. Raises SegicError when the file cannot be written.
     """
 
     def __init__(
-        self, path: Path, rate: Fraction | None = None, *, alpha: float = 0.5, palette: bytes | None = None
+        self,
+        path: Path,
+        rate: Fraction | None = None,
+        *,
+        alpha: float = 0.5,
+        palette: bytes | None = None,
+        pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self._path = path
         self._rate = (rate or DEFAULT_RATE).limit_denominator(_FINEST_RATE)
         self._alpha = alpha
         self._palette = palette
+        self._pixel_aspect = pixel_aspect
         self._output: tuple[OutputContainer, VideoStream] | None = None
         self._failed = False
         self._time_base = Fraction(1)
@@ -125,6 +133,8 @@ class OverlayWriter:
         )
         stream = container.add_stream("libx264" if x264 else "mpeg4", rate=self._rate)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if self._pixel_aspect != 1:
+            stream.codec_context.sample_aspect_ratio = self._pixel_aspect
         # No B-frames: fragments cannot undo the shift of all time stamps that their reordering brings.
         stream.options = {"preset": "veryfast", "crf": "20", "bf": "0"} if x264 else {"qscale": "3"}
         stream.time_base = stream.codec_context.time_base = self._time_base

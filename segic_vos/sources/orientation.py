@@ -1,6 +1,7 @@
 """Turn decoded pictures the way the container says they are to be looked at."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -41,6 +42,10 @@ class Orientation:
         if self.flip_x or self.flip_y:
             turned = cv2.flip(turned, -1 if self.flip_x and self.flip_y else int(self.flip_x))
         return np.asarray(turned, np.uint8)
+
+    def pixel_aspect(self, stored: Fraction) -> Fraction:
+        """The width of a pixel by its height after `apply`, of that `stored` for the picture as it lies."""
+        return 1 / stored if self.transpose else stored
 
 
 class RgbConverter:

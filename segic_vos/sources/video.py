@@ -11,7 +11,7 @@ from segic.errors import SegicError, UsageError
 from segic_vos.frames import Frame, SourceInfo
 
 from .notices import SourceWarning
-from .orientation import RgbConverter
+from .orientation import Orientation, RgbConverter
 from .packets import BrokenStreamError, decode_frames
 from .selection import Selection
 from .sizing import SizeChange, fit_size
@@ -35,7 +35,8 @@ class VideoFile:
 
     Frames are numbered in the order in which they are shown, whatever the container says of their count or rate, after
     its edit list; `Frame.time` is the presentation time, exactly as stored. Pixels are RGB, 8 bit (deeper clips are
-    reduced), upright; pixels that are not square stay so. Memory holds a few frames at a time.
+    reduced), upright; pixels that are not square stay so (`SourceInfo.pixel_aspect`). Memory holds a few frames at a
+    time.
 
     A damaged frame between good ones is kept and a SourceWarning says so. A file that is cut off raises SegicError
     after its last good frame. Opening decodes the first frame: UsageError for a missing file, a folder, a file that is
@@ -63,6 +64,7 @@ class VideoFile:
                 size=(height, width),
                 rate=Fraction(rate) / selection.every if rate else None,
                 expected_frames=_expected_frames(container, stream, selection),
+                pixel_aspect=Orientation.of(first.frame).pixel_aspect(stream.sample_aspect_ratio or Fraction(1)),
             )
 
     @property

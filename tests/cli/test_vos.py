@@ -48,11 +48,13 @@ def picture(index):
     return pixels
 
 
-def write_video(path, frames=FRAMES):
+def write_video(path, frames=FRAMES, pixel_aspect=None):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(24))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {"crf": "5"}
+        if pixel_aspect:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         for index in range(frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format="rgb24")))
         container.mux(stream.encode(None))
@@ -544,6 +546,14 @@ def test_a_mask_in_the_grey_ramp_gives_masks_that_one_sees(program, clip):
     assert done.output.count("ids 1, 7 cannot be told from the background") == 1
     table = np.array(Image.open("clip_segic/masks/00003.png").getpalette()).reshape(-1, 3)
     assert table[[0, 1, 7]].tolist() == [[0, 0, 0], [128, 0, 0], [128, 128, 128]]
+
+
+def test_the_overlay_has_the_clips_pixel_aspect(program, clip):
+    write_video(clip / "wide.mp4", 3, Fraction(4, 3))
+    done = program("wide.mp4", "--masks", "first.png")
+    assert done.exit_code == 0, done.output
+    with av.open(str(clip / "wide_segic/overlay.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 
 def test_masks_that_begin_later_leave_the_frames_before_empty(program, clip):

@@ -52,6 +52,7 @@ class Clips:
         pixel_format="yuv420p",
         times=None,
         rotation=None,
+        pixel_aspect=None,
         encoder=None,
         muxer=None,
     ):
@@ -64,6 +65,8 @@ class Clips:
             stream.pix_fmt = pixel_format
             stream.options = encoder or {}
             stream.time_base = stream.codec_context.time_base = clock
+            if pixel_aspect:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
             if rotation:
                 stream.set_display_rotation(rotation[0], hflip=rotation[1])
             for number, pixels in enumerate(frames):

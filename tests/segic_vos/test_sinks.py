@@ -325,6 +325,18 @@ def test_overlay_without_x264(clips, tmp_path, monkeypatch):
     assert [one.time for one in frames] == [i / rate for i in range(5)]
 
 
+@pytest.mark.parametrize("x264", [True, False])
+@pytest.mark.parametrize("aspect", [Fraction(1), Fraction(4, 3), Fraction(45, 64), Fraction(2**31 - 1, 2**30)])
+def test_overlay_keeps_pixels_that_are_not_square(clips, tmp_path, monkeypatch, aspect, x264):
+    if not x264:
+        monkeypatch.setattr(av, "codecs_available", av.codecs_available - {"libx264"})
+    sink = OverlayWriter(tmp_path / "o.mp4", pixel_aspect=aspect)
+    for one in colour_frames(clips, [None] * 3, (47, 63)):
+        sink.write(one, result(np.zeros(one.size)))
+    sink.close()
+    assert float(open_source(tmp_path / "o.mp4").info.pixel_aspect) == pytest.approx(float(aspect))
+
+
 def test_a_killed_run_leaves_a_video_that_plays(clips, tmp_path):
     sink = OverlayWriter(tmp_path / "o.mp4", Fraction(10))
     for index in range(200):

@@ -69,6 +69,16 @@ def test_rotation_and_mirror_are_applied(clips, degrees, mirrored):
     assert np.abs(frame.pixels.astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize(("degrees", "expected"), [(0, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))])
+def test_pixels_that_are_not_square_are_known_upright(clips, degrees, expected):
+    if degrees and not hasattr(av.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write a display matrix")
+    rotation = (degrees, False) if degrees else None
+    path = clips.write("a.mp4", [clips.quadrants()] * 2, rotation=rotation, pixel_aspect=Fraction(4, 3))
+    assert open_source(path).info.pixel_aspect == expected
+    assert open_source(clips.write("b.mp4", [clips.quadrants()] * 2, rotation=rotation)).info.pixel_aspect == 1
+
+
 def test_variable_frame_rate_keeps_order_and_exact_times(clips):
     times = [Fraction(n, 1000) for n in (0, 33, 67, 500, 533, 1700, 1733)]
     frames = list(open_source(clips.write("a.mp4", clips.numbered(7), times=times)))
