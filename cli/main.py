@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from .lazy import LazyCommand, RootGroup, run
+from .streams import settle_streams
 
 # How often a thread of GNU's OpenMP looks whether the others are done before it sleeps; by default it looks for so long
 # that next to another program's work on the same cores everything takes four to six times as long.
@@ -53,5 +54,6 @@ def wait_patiently() -> None:
 
 def main() -> None:
     """Entry point of the `segic` program."""
+    settle_streams()
     wait_patiently()
     run(cli)

@@ -133,3 +133,40 @@ def test_threads_wait_as_the_user_says(monkeypatch, users, expected):
     monkeypatch.setattr(os, "environ", os.environ.copy())
     wait_patiently()
     assert os.environ.get("GOMP_SPINCOUNT") == expected
+
+
+def shell(command):
+    """Runs `segic COMMAND` by the shell, with its redirections."""
+    line = ["sh", "-c", f'"$0" -m segic_cli {command}', sys.executable]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full here")
+
+
+@full
+@pytest.mark.parametrize("command", ["--help", "--version", "models list", "models list --json", "vos run --help"])
+def test_a_full_standard_output_is_one_line(command):
+    assert shell(f"{command} >/dev/full") == (1, "", "Error: standard output: No space left on device\n")
+
+
+@full
+@pytest.mark.parametrize("closed", ["2>/dev/full", "2>&-"])
+def test_a_standard_error_that_fails_changes_no_status(closed):
+    assert shell(f"models info nonesuch {closed}") == (2, "", "")
+    assert shell(f"--version {closed}") == (0, shell("--version")[1], "")
+
+
+def test_a_closed_output_is_no_error():
+    assert shell("--version >&-") == (0, "", "")
+    assert shell("--version >&- 2>&- <&-") == (0, "", "")
+
+
+def test_a_reader_that_leaves_early_ends_the_program_silently():
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "segic_cli", "models", "list"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
