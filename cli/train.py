@@ -11,7 +11,8 @@ import click
 
 from segic.errors import UsageError
 
-from .progress import verbosity_options
+from .lazy import INTERRUPTED, Failure
+from .progress import stoppable, verbosity_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,8 @@ def train(
 ) -> None:
     """Train the decoder from a recipe; the backbone stays frozen.
 
-    With --resume, --recipe can be left out: the run knows its own. Under torchrun the batch is split among its
+    With --resume, --recipe can be left out: the run knows its own. Ctrl-C saves a checkpoint of the last whole step;
+    the same command with --resume goes on from there. Under torchrun the batch is split among its
     processes: torchrun --no-python --nproc-per-node 8 segic train --recipe paper-l ... On several hosts, --out and
     --cache must be folders that all of them see.
     """
@@ -64,6 +66,7 @@ def train(
     if print_recipe:
         click.echo(recipe_text(_needed(recipe_name, "--recipe")), nl=False)
         return
+    from segic.training.interrupts import TrainingStopped
     from segic.training.session import Hooks, Request
     from segic.training.session import train as run_training
 
@@ -76,8 +79,18 @@ def train(
         from .train_video import VideoValidation
 
         video = VideoValidation(davis)
-    run = run_training(request, Hooks(video=video, note=_note(quiet), progress=lambda what: _cache_bar(what, quiet)))
-    if not quiet and os.environ.get("RANK", "0") == "0":  # torchrun starts many
+    first = os.environ.get("RANK", "0") == "0"  # torchrun starts many
+    hooks = Hooks(video=video, note=_note(quiet), progress=lambda what: _cache_bar(what, quiet))
+    try:
+        with stoppable():
+            run = run_training(request, hooks)
+    except TrainingStopped as stop:
+        if not first:
+            raise click.exceptions.Exit(INTERRUPTED) from None
+        without = ", but without --init," if request.init and stop.checkpoint else ""
+        how = "goes on from there" if stop.checkpoint else "begins it"
+        raise Failure(f"{stop}; the same command with --resume{without} {how}", INTERRUPTED) from None
+    if first and not quiet:
         click.echo(f"done; `segic models export {run.path} -o FILE.safetensors` makes one file of it")
 
 

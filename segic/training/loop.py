@@ -21,6 +21,7 @@ from segic.training.chains import FIGURES, group_loss
 from segic.training.distributed import Processes
 from segic.training.feeds import Drawn, Feed
 from segic.training.groups import Group, Texts, make_groups
+from segic.training.interrupts import Interrupts, TrainingStopped
 from segic.training.loader import Loader
 from segic.training.optimizer import Average, learning_rate, make_optimizer
 from segic.training.plan import StepPlan, Stream, generator, plan_step
@@ -35,7 +36,8 @@ PATIENCE = 20  # steps in a row whose gradient is not finite, before the run is 
 class Setup:
     """What a run needs beside its recipe. backbone: None where all features are cached. texts: features by prompt.
 
-    validate: called after the steps at which it is due. workers: threads that make samples.
+    validate: called after the steps at which it is due. workers: threads that make samples. note: told, in the first
+    process, that the run ends after the step under way.
     """
 
     recipe: Recipe
@@ -50,6 +52,7 @@ class Setup:
     workers: int = 2
     observer: Observer | None = None
     validate: Validate | None = None
+    note: Callable[[str], None] = lambda _text: None
 
 
 @dataclass
@@ -75,6 +78,7 @@ class Trainer:
         self.precision = choose_precision(self.recipe.precision, setup.device)
         self.scaler = torch.amp.GradScaler(setup.device.type, enabled=self.precision == torch.float16)
         self.state = _State()
+        self._saved = 0  # step of the checkpoint that was written or read last
         self.indices = list(setup.processes.share(self.recipe.batch))
 
     def resume(self, note: Callable[[str], None] = lambda _: None) -> int:
@@ -135,13 +139,31 @@ class Trainer:
         for key, value in saved["average"].items():
             self.average.tensors[key].copy_(value)
         self.state = _State(saved["step"], saved["seconds"], saved["best"])
+        self._saved = self.state.step
 
     def fit(self) -> None:
         """Trains to the recipe's last step.
 
         Raises SegicError for a loss that is not finite (the batch is saved), for data that give nothing usable, and for
-        checkpoints that cannot be written.
+        checkpoints that cannot be written; TrainingStopped where it is interrupted, with a checkpoint of the last whole
+        step. A second interrupt within one step ends the run as it is, with KeyboardInterrupt.
         """
+        with Interrupts(self.setup.processes, self.setup.device, self._tell_of_end) as interrupts:
+            try:
+                self._fit(interrupts)
+            except KeyboardInterrupt:
+                if not interrupts.safe:
+                    raise
+                step = self.state.step
+                if step != self._saved:
+                    self._save()
+                raise TrainingStopped(step, self.setup.run.checkpoint(step) if step else None) from None
+
+    def _tell_of_end(self) -> None:
+        if self.setup.processes.first:
+            self.setup.note("stopping after this step; interrupted once more, at once and without a checkpoint")
+
+    def _fit(self, interrupts: Interrupts) -> None:
         steps, first = self.recipe.steps, self.setup.processes.first
         if first and self.setup.observer:
             self.setup.observer.begin(self.state.step, steps)
@@ -151,19 +173,20 @@ class Trainer:
         bad, session, mark = 0, 0.0, time.perf_counter()
         with Loader(self.setup.feed, self.indices, self.state.step, steps, workers=self.setup.workers) as loader:
             for step, drawn in loader:
-                report = self._step(step, drawn)
-                seconds = time.perf_counter() - mark
-                session += seconds
-                self.state.seconds += seconds
-                self.state.step = step + 1
-                if first and self.setup.observer:
-                    self.setup.observer.step(replace(report, seconds=seconds, waited=loader.waited / session))
-                bad = 0 if math.isfinite(report.norm) else bad + 1
-                if bad >= min(PATIENCE, steps):
-                    raise SegicError(
-                        f"the gradient was not finite for {bad} steps up to step {step + 1}; lower optimizer.lr, or "
-                        "set precision to float32"
-                    )
+                with interrupts.step():
+                    report = self._step(step, drawn)
+                    seconds = time.perf_counter() - mark
+                    session += seconds
+                    self.state.seconds += seconds
+                    self.state.step = step + 1
+                    if first and self.setup.observer:
+                        self.setup.observer.step(replace(report, seconds=seconds, waited=loader.waited / session))
+                    bad = 0 if math.isfinite(report.norm) else bad + 1
+                    if bad >= min(PATIENCE, steps):
+                        raise SegicError(
+                            f"the gradient was not finite for {bad} steps up to step {step + 1}; lower optimizer.lr, "
+                            "or set precision to float32"
+                        )
                 if self.state.step % self.recipe.checkpoint_every == 0 or self.state.step == steps:
                     self._save()
                 self._validate()
@@ -243,6 +266,7 @@ class Trainer:
         if self.setup.processes.first:
             save_checkpoint(self.setup.run, self.setup.run.checkpoint(self.state.step), self.saved())
         self.setup.processes.wait()
+        self._saved = self.state.step
 
     def saved(self) -> dict[str, Any]:
         """What a checkpoint holds."""

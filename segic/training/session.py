@@ -59,7 +59,8 @@ class Request:
 @dataclass(frozen=True)
 class Hooks:
     """What a caller may put in place of the defaults. video: scores on video folders, which `segic` knows nothing of.
-    note: told what was left out of the data. progress: of the feature cache, by what it is for."""
+    note: told what was left out of the data, and when an interrupted run ends. progress: of the feature cache, by what
+    it is for."""
 
     video: VideoScores | None = None
     text: TextEncoder | None = None
@@ -71,7 +72,8 @@ class Hooks:
 def train(request: Request, hooks: Hooks | None = None) -> RunFolder:
     """Runs a recipe to its end. Under torchrun every process calls this.
 
-    Raises UsageError for a request that cannot be carried out and SegicError for a run that fails.
+    Raises UsageError for a request that cannot be carried out, SegicError for a run that fails, and TrainingStopped
+    (`segic.training.interrupts`) for one that Ctrl-C ends between its first step and its last.
     """
     hooks = hooks or Hooks()
     device = choose_device(request.device)
@@ -135,7 +137,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     validate = _Validation(recipe, config, backbone, run, episodes, hooks.video)
     setup = Setup(
         recipe, config, decoder, None if recipe.data.caches else backbone, feed, run, device, texts, processes,
-        request.workers, journal, validate,
+        request.workers, journal, validate, hooks.note,
     )  # fmt: skip
     trainer = Trainer(setup)
     start = trainer.resume(hooks.note) if request.resume else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import cv2
@@ -88,6 +89,36 @@ def test_train_resume_and_export(tmp_path: Path, data: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "video/square" in file.with_suffix(".md").read_text()
     assert run("models", "export", out, "-o", file).exit_code == 2
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_it_goes_on(
+    sent: signal.Signals, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segic.training import loop
+
+    real = loop.Trainer._step
+
+    def step(self: loop.Trainer, number: int, drawn: list[loop.Drawn]) -> loop.StepReport:
+        if number == 0:
+            signal.raise_signal(sent)
+        return real(self, number, drawn)
+
+    monkeypatch.setattr(loop.Trainer, "_step", step)
+    out = tmp_path / "run"
+    sets = [part for value in TINY for part in ("--set", value)]
+    given = ["--recipe", "tiny", "--data", data, "--out", out, "--device", "cpu", *sets]
+    stopped = run("train", *given)
+    assert stopped.exit_code == 130, stopped.output
+    saved = out / "checkpoints" / "step-00000001.pt"
+    assert "note: stopping after this step" in stopped.output
+    last = f"stopped after step 1: {saved}; the same command with --resume goes on from there\n"
+    assert stopped.output.endswith(last)
+    assert "Error" not in stopped.output
+    assert run("train", *given, "--resume").exit_code == 0
+    other = ["--recipe", "tiny", "--data", data, "--out", tmp_path / "other", "--device", "cpu", *sets]
+    assert "with --resume, but without --init, goes on" in run("train", *other, "--init", saved).output
 
 
 def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from segic.training.recipe import Recipe
 from segic.training.run_folder import RunFolder, load_checkpoint
 
 _PROGRAM = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
@@ -50,6 +50,13 @@ def fit_and_tell(self):
     torch.save(self.decoder.state_dict(), folder / f"weights-{rank}.pt")
     (folder / f"drawn-{rank}.json").write_text(json.dumps(sorted(drawn)))
 loop.Trainer.fit = fit_and_tell
+step = loop.Trainer._step
+def interrupted(self, number, drawn):
+    if number == 1 and self.setup.processes.rank == 1:
+        signal.raise_signal(signal.SIGINT)
+    return step(self, number, drawn)
+if "stop" in sys.argv:
+    loop.Trainer._step = interrupted
 folder = Path(sys.argv[1])
 recipe = parse_recipe(json.loads((folder / "recipe.json").read_text()), "test")
 train(Request(recipe, folder / "data", folder / "run", device="cpu", quiet=True), Hooks(backbone=backbone))
@@ -122,3 +129,17 @@ def test_both_processes_save_their_batches_of_a_loss_that_is_not_finite(
             in error
         )
         assert load_checkpoint(tmp_path / "run" / f"failed-step-00000001-{rank}.pt")["step"] == 1
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_an_interrupt_of_one_process_ends_both_after_the_same_step(
+    tmp_path: Path, make_recipe: Callable[..., Recipe]
+) -> None:
+    (tmp_path / "recipe.json").write_text(make_recipe().model_dump_json())
+    (tmp_path / "program.py").write_text(_PROGRAM)
+    status, errors = in_two_processes(tmp_path, "stop")
+    assert all(status), status
+    saved = tmp_path / "run" / "checkpoints" / "step-00000002.pt"
+    assert all(f"TrainingStopped: stopped after step 2: {saved}" in error for error in errors), errors
+    assert RunFolder(tmp_path / "run").checkpoints() == [saved]
+    assert load_checkpoint(saved)["step"] == 2
