@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from segic.config import SIZES
+
 if TYPE_CHECKING:
     from segic.model import SEGIC
     from segic.weights import Progress
@@ -43,7 +45,9 @@ def model_options(function: F) -> F:
     """Add the options. The command gets them by the names of `ModelChoice`'s fields."""
     path = click.Path(path_type=Path)
     for option in (
-        click.option("--size", type=click.IntRange(min=1), help="Pixels at which the model looks.  [default: its own]"),
+        click.option(
+            "--size", type=click.IntRange(*SIZES), help="Pixels at which the model looks.  [default: its own]"
+        ),
         click.option(
             "--dtype",
             type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

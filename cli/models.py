@@ -33,7 +33,7 @@ def models() -> None:
 models.add_command(export)
 
 
-@models.command("list")
+@models.command("list", short_help="Known weight files, and which are here.")
 @as_json
 def list_(as_json: bool) -> None:
     """Show every known weight file, and which of them are on this machine."""
@@ -50,7 +50,7 @@ def list_(as_json: bool) -> None:
         click.echo("  ".join(columns).rstrip())
 
 
-@models.command()
+@models.command(short_help="Where a file comes from and where it lies.")
 @click.argument("name")
 @as_json
 def info(name: str, as_json: bool) -> None:
@@ -70,7 +70,7 @@ def info(name: str, as_json: bool) -> None:
             click.echo(f"{key.replace('_', ' ') + ':':<13}{facts[key]}")
 
 
-@models.command()
+@models.command(short_help="Fetch files and those that they need.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--path", type=click.Path(path_type=Path), help="A local file to take NAME from, instead of the network.")
 @click.option("--sha256", help="The hash that the download of NAME must have.")
@@ -109,7 +109,7 @@ def fetch(names: tuple[str, ...], path: Path | None, sha256: str | None, force: 
         click.echo(f"{result['name']}: {result['path']}")
 
 
-@models.command()
+@models.command(short_help="Hash the files on this machine again.")
 @as_json
 def verify(as_json: bool) -> None:
     """Hash every weight file on this machine again; exit status 1 when one is damaged."""
@@ -132,7 +132,7 @@ def verify(as_json: bool) -> None:
         )
 
 
-@models.command()
+@models.command(short_help="Make safetensors of a released checkpoint.")
 @click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
 @click.option(
     "--name", help="The registered name that FILE belongs to; by default found out from its tensors and its name."

@@ -24,9 +24,16 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--recipe", "recipe_name", metavar="NAME|FILE", help="A named recipe (see --list) or a TOML file.")
-@click.option("--data", type=_PATH, help="The folder that holds the data sets; the recipe says which, and where.")
-@click.option("--out", type=_PATH, help="The run's folder: checkpoints, log, pictures.")
+@click.option(
+    "--recipe",
+    "recipe_name",
+    metavar="NAME|FILE",
+    help="A named recipe (see --list) or a TOML file.  [required without --resume]",
+)
+@click.option(
+    "--data", type=_PATH, help="The folder that holds the data sets; the recipe says which, and where.  [required]"
+)
+@click.option("--out", type=_PATH, help="The run's folder: checkpoints, log, pictures.  [required]")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value: --set optimizer.lr=2e-4."
 )
@@ -52,10 +59,10 @@ def train(
 ) -> None:
     """Train the decoder from a recipe; the backbone stays frozen.
 
-    With --resume, --recipe can be left out: the run knows its own. Ctrl-C saves a checkpoint of the last whole step;
-    the same command with --resume goes on from there. Under torchrun the batch is split among its
-    processes: torchrun --no-python --nproc-per-node 8 segic train --recipe paper-l ... On several hosts, --out and
-    --cache must be folders that all of them see.
+    With --resume, --recipe can be left out, since the run knows its own; --data and --out cannot. Ctrl-C saves a
+    checkpoint of the last whole step; the same command with --resume goes on from there. Under torchrun the batch is
+    split among its processes: torchrun --no-python --nproc-per-node 8 segic train --recipe paper-l ... On several
+    hosts, --out and --cache must be folders that all of them see.
     """
     from segic.training.recipe_file import load_recipe, recipe_names, recipe_text
 

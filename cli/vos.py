@@ -48,7 +48,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     return parse_bytes(text)
 
 
-@vos.command(cls=_Remembering)
+@vos.command(cls=_Remembering, short_help="Masks for every frame of each VIDEO.")
 @click.argument("videos", metavar="VIDEO...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--masks",
@@ -59,7 +59,12 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     "of index PNGs named by frame. For several videos: one each, in their order, or a folder with masks so named.",
 )
 @click.option(
-    "--mask-form", type=click.Choice(["auto", "index", "objects", "frames"]), default="auto", show_default=True
+    "--mask-form",
+    type=click.Choice(["auto", "index", "objects", "frames"]),
+    default="auto",
+    show_default=True,
+    help="What --masks names: one index PNG, a PNG for each object, or index PNGs named by frame. auto: by what is "
+    "found there.",
 )
 @click.option("--many-ids", is_flag=True, help="Believe a mask that looks anti-aliased or holds very many ids.")
 @click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: VIDEO-stem_segic]")
@@ -71,7 +76,13 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
 @click.option("--rle", is_flag=True, help="Write masks.json, COCO run-length encodings (extra: coco).")
 @click.option("--soft", is_flag=True, help="Write soft masks, one grey PNG for each object and frame.")
 @click.option("--no-overlay", is_flag=True, help="Write no overlay.mp4.")
-@click.option("--decoder", type=click.Choice(["pyav", "decord"]), default="pyav", show_default=True)
+@click.option(
+    "--decoder",
+    type=click.Choice(["pyav", "decord"]),
+    default="pyav",
+    show_default=True,
+    help="What decodes video files; decord has to be installed beside segic.",
+)
 @click.option("--resize-frames", is_flag=True, help="Bring frames of other sizes to the first frame's.")
 @click.option(
     "--batch",

@@ -6,6 +6,9 @@ from typing import Any, Literal
 from segic.errors import UsageError
 from segic.text import RELEASED_CLASS_PROMPT, RELEASED_INSTANCE_PROMPT
 
+# Below, nothing is left to match, above, position embeddings make no sense.
+SIZES = (112, 2016)  # what a user may ask for as `size`, pixels
+
 
 @dataclass(frozen=True)
 class MatchingConfig:

@@ -10,7 +10,7 @@ import torch
 from segic import __version__
 from segic.backbones import build_backbone, width_of
 from segic.backbones.dinov2 import PATCH
-from segic.config import ModelConfig
+from segic.config import SIZES, ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
 from segic.errors import SegicError, UsageError
@@ -21,8 +21,6 @@ from segic.weights.hashing import Progress
 from segic.weights.registry import REGISTRY
 from segic.weights.resolve import resolve
 from segic.weights.tensors import load_tensors, read_header
-
-SIZES = (112, 2016)  # what `size` may be; below, nothing is left to match, above, position embeddings make no sense
 
 
 def build_decoder(config: ModelConfig) -> Decoder:

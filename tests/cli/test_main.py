@@ -61,6 +61,23 @@ def test_every_command_that_is_listed_exists(name):
     assert done.exit_code == 0, done.output
 
 
+def commands(command=cli, path=()):
+    """Every command, with its names: (("models", "list"), ...)."""
+    yield path, command
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from commands(command.get_command(context, name), (*path, name))
+
+
+def test_help_is_whole():
+    for path, command in commands():
+        said = CliRunner().invoke(cli, [*path, "--help"]).stdout
+        assert not [line for line in said.splitlines()[1:] if line.endswith("...")], path
+        assert not [each.name for each in command.params if isinstance(each, click.Option) and not each.help], path
+    assert "112<=x<=2016" in CliRunner().invoke(cli, ["vos", "run", "--help"]).stdout
+
+
 def test_training_is_listed_as_soon_as_it_exists():
     assert ("train" in COMMANDS) == (Path(segic_cli.__file__).with_name("train.py")).exists()
 
