@@ -34,6 +34,9 @@ def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -
     """
     missing = [video for video in videos if not video.exists()]
     if missing:
+        from segic_vos.sources.video import refuse_address
+
+        refuse_address(missing[0])
         raise UsageError(f"{missing[0]}: no such file or folder")
     stems = [clip_stem(video) for video in videos]
     twice = [stem for stem, count in Counter(stems).items() if count > 1]

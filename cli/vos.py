@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segic.errors import SegicError, UsageError
+from segic_vos.wording import counted
 
 from .clips import ClipPaths, clip_paths
 from .lazy import INTERRUPTED, Failure, show_traceback
@@ -159,7 +160,8 @@ def run(ctx: click.Context, /, **options: Any) -> None:
             click.echo(closing_lines(each.title, summary))
     share.wait_for_others(failed=bool(statuses))
     if statuses:
-        raise Failure(f"{len(statuses)} of {len(clips)} clips failed", max(statuses))
+        where = "" if share.world == 1 else f" in process {share.rank + 1} of {share.world}, {len(paths)} clips in all"
+        raise Failure(f"{len(statuses)} of {counted(len(clips), 'clip')} failed{where}", max(statuses))
 
 
 class _Announcer:

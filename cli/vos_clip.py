@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from segic.errors import SegicError
+from segic_vos.wording import counted
 
 from .clips import ClipPaths
 from .progress import Talker
@@ -55,18 +56,16 @@ def follow_clip(
 
 def closing_lines(title: str, summary: RunSummary) -> str:
     """What is said of a clip that is done: a line of figures, and the paths written."""
-    frames, objects = _count(summary.frames, "frame"), _count(len(summary.objects), "object")
-    speed = f", {summary.timings.fps:.2f} frames/s" if summary.timings.frames else ""
+    frames, objects = counted(summary.frames, "frame"), counted(len(summary.objects), "object")
+    # Of a run that found nothing left to do, the timings are an earlier one's.
+    worked = summary.timings.frames and summary.frames > summary.resumed
+    speed = f", {summary.timings.fps:.2f} frames/s" if worked else ""
     rows = [
         f"  {kind:8} {path}"
         for kind in ("masks", "overlay", "rle", "soft", "summary")
         if (path := summary.outputs.get(kind)) is not None
     ]
     return "\n".join([f"{title}: {frames}, {objects}{speed}", *rows])
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def failed_as_dict(paths: ClipPaths, error: SegicError) -> dict[str, Any]:

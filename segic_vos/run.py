@@ -158,7 +158,7 @@ class _Run:
                 if finished.complete and self._is_all(finished):
                     self._check_given(finished)
                     self._note("the earlier run is complete: nothing is left to do")
-                    return self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
+                    return self._nothing_left(finished)
             if job.soft and not all(has_soft(outputs, record) for record in finished.records(outputs)):
                 self._note(
                     "--resume: soft masks are written from here on; finished frames of the earlier run have none"
@@ -191,6 +191,13 @@ class _Run:
         """
         there = all(path.exists() for path in self._written().values())
         return there and self._clip.source.info.expected_frames == finished.frames
+
+    def _nothing_left(self, finished: Finished) -> RunSummary:
+        """The summary of a complete earlier run, whose choices and timings are in its own."""
+        done = self._summary("complete", Timings(), Statistics(finished.records(self._outputs)), finished)
+        earlier = self._outputs.read_summary() or {}
+        timings = Timings.from_dict(earlier.get("timings_s") or {})
+        return replace(done, choices=earlier.get("choices") or {}, timings=timings)
 
     def _check_given(self, finished: Finished) -> None:
         """Raises UsageError where masks have changed since all frames were finished."""
@@ -329,7 +336,9 @@ class _Run:
 
     def _note_unused(self) -> None:
         unused = self._clip.annotations.unused
-        if unused:
+        if len(unused) == 1:
+            self._note(f"1 mask belongs to no frame of this run and had no effect: {unused[0]}")
+        elif unused:
             self._note(f"{len(unused)} masks belong to no frame of this run and had no effect; first: {unused[0]}")
 
     def _written(self) -> dict[str, Path]:

@@ -27,8 +27,9 @@ class RunSummary:
     """One clip's run.
 
     frames: finished in all, `resumed` of them by an earlier run; `timings` is of this run alone. reason: why a run
-    failed. choices: what the run worked with, see `segic_vos.choices`; empty where nothing was left to do. model,
-    settings: everything needed to repeat it. outputs: what was written, by kind.
+    failed. choices: what the run worked with, see `segic_vos.choices`. Where nothing was left to do, `timings` and
+    `choices` are those of the run that finished the clip. model, settings: everything needed to repeat it. outputs:
+    what was written, by kind.
     """
 
     status: Status

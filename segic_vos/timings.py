@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import torch
 
@@ -34,8 +34,14 @@ class Timings:
         return self.frames / self.wall if self.wall > 0 else 0.0
 
     def as_dict(self) -> dict[str, float]:
-        """Rounded to the millisecond, with `fps`."""
-        return {name: round(value, 3) for name, value in (*asdict(self).items(), ("fps", self.fps))}
+        """Rounded to the millisecond, with the `fps` that these make."""
+        rounded = {name: round(value, 3) for name, value in asdict(self).items()}
+        return {**rounded, "fps": round(Timings.from_dict(rounded).fps, 3)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> Timings:
+        """From what `as_dict` gave; stages that it lacks have taken no time."""
+        return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
 
 class StageClock:

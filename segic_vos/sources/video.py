@@ -1,5 +1,6 @@
 """Frames of a video file, decoded one at a time by FFmpeg through PyAV."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -104,7 +105,7 @@ class VideoFile:
         finally:
             if damaged:
                 warnings.warn(
-                    f"{self._path}: {damaged} damaged frames, used as decoded; the first is {first_damaged}",
+                    f"{self._path}: damaged frames, used as decoded; the first is {first_damaged}, {damaged} in all",
                     SourceWarning,
                     stacklevel=2,
                 )
@@ -135,11 +136,25 @@ class VideoFile:
 
 
 def require_file(path: Path) -> None:
-    """Raise UsageError unless `path` is a file that exists."""
+    """Raise UsageError unless `path` is a file that exists. Pipes are refused: files are read more than once."""
+    refuse_address(path)
     if path.is_dir():
         raise UsageError(f"{path}: a folder, expected a video file")
     if not path.exists():
         raise UsageError(f"{path}: no such file")
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: a pipe or a device, expected a regular file, since it is read more than once; write the video "
+            "to a file first"
+        )
+
+
+def refuse_address(path: Path) -> None:
+    """Raise UsageError for what was written as https://host/clip.mp4; paths have one of the slashes left."""
+    if not path.exists() and (address := re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", str(path))):
+        raise UsageError(
+            f"{address[1]}://{address[2]}: an address, expected a path; download the video first, and give its file"
+        )
 
 
 def _time(picture: "VideoFrame", stream: "VideoStream") -> Fraction | None:

@@ -264,6 +264,11 @@ def test_resume_of_a_complete_run_does_nothing(program, clip):
     assert done.exit_code == 0, done.output
     assert "complete" in done.output
     assert before == (clip / "clip_segic/overlay.mp4").stat().st_mtime_ns
+    assert "frames/s" not in done.stdout  # nothing was worked on
+    told = json.loads(program("clip.mp4", "--masks", "first.png", "--resume", "--json").stdout)
+    written = summary_of(clip / "clip_segic")
+    assert written["timings_s"]["frames"] == FRAMES
+    assert (told["choices"], told["timings_s"]) == (written["choices"], written["timings_s"])
 
 
 def test_resume_of_a_complete_run_goes_on_with_what_came_since(program, clip):
@@ -441,6 +446,7 @@ def test_a_defect_keeps_its_traceback_and_the_frames(program, clip):
     ("args", "words"),
     [
         (("none.mp4", "--masks", "first.png"), ["none.mp4", "no such file"]),
+        (("http://host/x.mp4", "--masks", "first.png"), ["http://host/x.mp4: an address", "download"]),
         (("clip.mp4", "--masks", "none.png"), ["none.png", "no such mask"]),
         (("clip.mp4", "--masks", "small.png"), ["small.png", "32x24", "64x48"]),
         (("clip.mp4", "--masks", "first.png", "--start", 99), ["start=99"]),

@@ -103,6 +103,7 @@ def test_two_processes_of_torchrun_write_what_one_writes_and_a_failing_clip_stop
     assert two.returncode != 0
     assert "c: " in two.stderr
     assert "1 of 2 clips failed" in two.stderr
+    assert "clips failed in process 1 of 2, 4 clips in all" in two.stderr
     assert len(masks_of(folder / "one")) == 3 * 4
     assert masks_of(folder / "one") == masks_of(folder / "two")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import wave
 import weakref
 from fractions import Fraction
@@ -208,8 +209,10 @@ def test_damaged_frames_between_good_ones_are_kept_and_told(clips):
     packets = [whole.read_bytes()[at : at + 188] for at in range(0, whole.stat().st_size, 188)]
     lost = len(packets) // 2
     whole.write_bytes(b"".join(packets[: lost - 1] + packets[lost + 1 :]))
-    with pytest.warns(SourceWarning, match="damaged frames, used as decoded; the first is 000"):
+    with pytest.warns(SourceWarning, match="damaged frames, used as decoded; the first is 000") as told:
         frames = list(open_source(whole))
+    assert "1 damaged frames" not in str(told[0].message)
+    assert str(told[0].message).endswith(", 1 in all")
     assert len(frames) >= 59
 
 
@@ -232,6 +235,21 @@ def test_the_containers_frame_count_is_not_believed(clips, stated):
 def test_missing_file(tmp_path):
     with pytest.raises(UsageError, match=r"gone\.mp4: no such file"):
         open_source(tmp_path / "gone.mp4")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "clip.mp4")
+    with pytest.raises(UsageError, match=r"clip\.mp4: a pipe or a device, expected a regular file"):
+        open_source(tmp_path / "clip.mp4")
+
+
+@pytest.mark.parametrize("written", ["http://host/a.mp4", "HTTPS://host/a.mp4", "rtsp://host:5/a"])
+def test_an_address_is_refused_as_one(written):
+    with pytest.raises(UsageError, match=f"^{written}: an address, expected a path; download"):
+        open_source(written)
+    with pytest.raises(UsageError, match="no such file"):
+        open_source("c:/a.mp4")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a video at all" * 100])
