@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import torch
 
@@ -39,7 +40,7 @@ class Timings:
         return {**rounded, "fps": round(Timings.from_dict(rounded).fps, 3)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, float]) -> Timings:
+    def from_dict(cls, values: Mapping[str, Any]) -> Timings:
         """From what `as_dict` gave; stages that it lacks have taken no time."""
         return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
