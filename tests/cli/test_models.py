@@ -66,6 +66,8 @@ def test_info(home):
     assert facts["url"].endswith("dinov2_vitl14_pretrain.pth")
     assert (facts["licence"], facts["sha256"], facts["path"]) == ("Apache-2.0", None, None)
     assert "not published" in call("info", "dinov2-l").stdout
+    own = json.loads(call("info", "segic-s", "--json").stdout)
+    assert own["path_sha256"] == own["sha256"] == REGISTRY["segic-s"].sha256
 
 
 def test_unknown_name(home):

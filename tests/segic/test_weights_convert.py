@@ -19,6 +19,7 @@ from segic.weights.convert import convert
 from segic.weights.decoder_layout import released_shapes
 from segic.weights.dinov2_layout import LAYOUTS, DinoV2Layout, detect_dinov2
 from segic.weights.registry import WheelMember
+from segic.weights.resolve import resolve
 
 TINY = DinoV2Layout("dinov2-t", width=8, depth=2, hidden=32)
 MEMBER = "fake_focus/models/vit.onnx"
@@ -196,8 +197,14 @@ def test_decoder_on_another_backbone_is_refused(tmp_path):
 )
 def test_other_pickles_are_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as refused:
         convert(tmp_path / "a.pth")
+    assert "weights_only" not in str(refused.value)  # PyTorch's advice, which would run the file's code
+
+
+def test_a_decoder_of_segics_own_needs_no_conversion():
+    with pytest.raises(UsageError, match=r"segic-s\.safetensors is a decoder that segic wrote.*--weights"):
+        convert(resolve("segic-s"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".onnx", ".whl", ".safetensors", ".bin"])
