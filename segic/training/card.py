@@ -61,7 +61,6 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
         "preset": recipe.model.preset,
         "recipe": canonical(recipe.as_dict()),
         "training": canonical({"steps": summary.chosen, "seed": recipe.seed, "seconds": round(summary.seconds)}),
-        "licence": "MIT",
     }
     export_decoder(state["average"], recipe.config, out, metadata)
     write_whole(card, card_text(recipe, summary, out.name, path.name))
@@ -131,9 +130,9 @@ def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> s
         f"| Picture size in training | {recipe.data.size} x {recipe.data.size} |",
         f"| Hardware | {start.get('device', 'not recorded')}, {start.get('processes', 1)} process(es), "
         f"{start.get('cores', '?')} cores |",
-        f"| Time | {summary.seconds / 3600:.2f} hours, feature caching not counted |",
+        f"| Time | {_duration(summary.seconds)}, feature caching not counted |",
         f"| Software | torch {start.get('torch', '?')}, Python {start.get('python', '?')} |",
-        "| Licence | MIT; the backbone's and the data's own licences apply to those |",
+        "| Licence | yours to choose, as far as the backbone's and the data's licences leave it to you |",
         "",
         "## Data",
         "",
@@ -145,6 +144,14 @@ def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> s
     lines += ["", "## Known failures", "", *(f"- {text}" for text in _FAILURES), "", "## Recipe", "", "```"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in flatten(recipe.as_dict()).items() if value is not None]
     return "\n".join([*lines, "```", ""])
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there are two."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.1f} {name}"
+    return f"{seconds:.1f} seconds"
 
 
 def _data(values: dict[str, Any]) -> str:

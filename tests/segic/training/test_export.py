@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,6 +46,9 @@ def test_a_run_becomes_a_file_that_loads(fit: Fit, tmp_path: Path) -> None:
         assert text in card
     for heading in ("## Data", "## Results", "## Known failures", "## Recipe", "Licence"):
         assert heading in card
+    assert "licence" not in metadata  # the user's to choose
+    assert "MIT" not in card
+    assert re.search(r"\| Time \| \d+\.\d seconds, feature", card)
     with pytest.raises(UsageError, match="--overwrite"):
         export_run(run.path, out)
     first = hashlib.sha256(out.read_bytes()).hexdigest()
