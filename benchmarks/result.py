@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,18 @@ def load_result(path: Path) -> Result:
     file = path / "result.json" if path.is_dir() else path
     if not file.is_file() and (file.parent / "settings.json").is_file():
         raise UsageError(f"{file.parent} holds a run that is not finished; the same command goes on with it")
+    other = f"{file} is not a result of `segic bench`, as result.json is"
     try:
         data = json.loads(file.read_text())
+        if not isinstance(data, dict) or "format" not in data:
+            raise UsageError(f"{other}: it names no format")
         version = data.pop("format")
         if version != FORMAT:
             raise UsageError(f"{file} has format {version!r}; this version reads format {FORMAT}")
-        data["notes"] = tuple(data["notes"])
+        needed = [each.name for each in fields(Result) if each.default is each.default_factory is MISSING]
+        if lacking := [name for name in needed if name not in data]:
+            raise UsageError(f"{other}: it lacks {', '.join(lacking)}")
+        data["notes"] = tuple(data.get("notes", ()))
         result = Result(**data)
         for name in ("figures", "rows", "settings", "versions", "frames", "files"):
             if not isinstance(getattr(result, name), dict):
@@ -65,8 +71,12 @@ def load_result(path: Path) -> Result:
         return result
     except FileNotFoundError:
         raise UsageError(f"{file}: there is no such file; expected what a `segic bench` command wrote") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{file} is not a result of `segic bench`, as result.json is: {described(error)}") from None
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{other}: it is no JSON from line {error.lineno}, column {error.colno} on") from None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{other}: {described(error)}") from None
 
 
 def described(error: Exception) -> str:

@@ -228,8 +228,9 @@ def test_files_that_are_no_results(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     for text in ("{", "[]", "{}", '{"format": 1}'):
         path.write_text(text)
-        with pytest.raises(UsageError, match=r"x\.json is not a result of `segic bench`"):
+        with pytest.raises(UsageError, match=r"x\.json is not a result of `segic bench`") as raised:
             load_result(path)
+        assert "Error:" not in str(raised.value)  # in Python's words
     path.write_bytes(b"\x89PNG" + 200 * b"\xff")
     with pytest.raises(UsageError, match=r"UnicodeDecodeError.*byte 0x89") as raised:
         load_result(path)
