@@ -65,7 +65,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
                 _sort_metadata(file)
                 os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
-        raise SegicError(f"{path} cannot be written: {error}") from error
+        reason = getattr(error, "strerror", None) or error  # the rest of it names a file that is gone
+        raise SegicError(f"{path} cannot be written: {reason}") from error
 
 
 def _sort_metadata(file: BinaryIO) -> None:
