@@ -17,8 +17,11 @@ def whole(path: Path) -> Iterator[Path]:
     """A path beside `path` to write a file to. It becomes `path` where the block ends, and goes where it fails.
 
     Whenever the process is killed, `path` is what it was before or all of the new content. Several processes may write
-    the same path.
+    the same path. A device or a pipe, such as /dev/stdout, is written to itself: a file must not take its place.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

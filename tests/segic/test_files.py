@@ -21,6 +21,18 @@ def test_a_file_appears_when_it_is_written(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_stays_one(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(path, "told")
+    assert os.read(reader, 100) == b"told"
+    os.close(reader)
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("error", [OSError, ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("written", [False, True])
 def test_what_fails_leaves_the_old_file_alone(tmp_path, error, written):
