@@ -19,6 +19,7 @@ from segic.training.feeds import LiveFeed
 from segic.training.groups import encode
 from segic.training.recipe import Data, DataSet
 from segic.training.run_folder import append_line, read_lines
+from segic.training.scenes import VERSION as SCENES
 from segic.training.sources import Sample, Source
 from segic.training.sources.synthetic import SyntheticScenes
 
@@ -30,13 +31,16 @@ NUMBER = {"cached", "cache_seed"}  # of a data set: how many samples there are, 
 def cache_name(
     sets: dict[str, DataSet], data: Data, seed: int, backbone: str, layers: tuple[int, ...], weights: str = ""
 ) -> str:
-    """A folder name that differs where the cached samples would. weights: sha256 of the backbone's, where they are not
-    the registered ones.
+    """A folder name that differs where the cached samples would, also because the scenes' code has changed since.
+
+    weights: sha256 of the backbone's, where they are not the registered ones.
     """
     drawn = {name: one.model_dump(exclude=NUMBER) for name, one in sets.items() if one.weight > 0}
     how = {"size": data.size, "entities": data.entities, "least": data.least_area, "seed": seed, "layers": list(layers)}
     if weights:
         how["weights"] = weights
+    if any(one.kind == "scenes" for one in sets.values() if one.weight > 0):
+        how["scenes"] = SCENES
     text = json.dumps([drawn, how, data.scenes.model_dump(), data.augmentation.model_dump()], sort_keys=True)
     return f"{backbone}-{data.size}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

@@ -16,7 +16,7 @@ from segic.errors import SegicError, UsageError
 from segic.files import whole
 from segic.training.photographs import BrokenPicture
 from segic.training.pools import Pools
-from segic.training.scenes import DEFAULT_MIX, Scene, SceneMix, make_scene
+from segic.training.scenes import DEFAULT_MIX, VERSION, Scene, SceneMix, make_scene
 
 FRAMES = 3  # A the example, B a recent frame, C the target
 ATTEMPTS = 30  # scenes drawn in place of ones with a broken picture
@@ -99,10 +99,10 @@ def build_cache(
 ) -> None:
     """Makes the scenes `indices` that `folder` lacks. Safe to interrupt and to run in several processes at once.
 
-    A folder belongs to one seed, size, mix and backbone, written beside the scenes; another is refused. left_out: told
-    of the pictures that cannot be used; other scenes are drawn in place of theirs.
+    A folder belongs to one seed, size, mix, backbone and version of the scenes' code, written beside the scenes;
+    another is refused. left_out: told of the pictures that cannot be used; other scenes are drawn in place of theirs.
     """
-    claim(folder, {"seed": seed, "size": size, "width": backbone.width, "mix": asdict(mix)})
+    claim(folder, {"seed": seed, "size": size, "width": backbone.width, "mix": asdict(mix), "scenes": VERSION})
 
     def draw(index: int) -> Scene:
         for attempt in range(ATTEMPTS):

@@ -16,6 +16,9 @@ from segic.training.lighting import Light, add_noise, blur_by_motion, degrade, d
 from segic.training.photograph_scenes import draw_classes_scene, draw_views_scene
 from segic.training.pools import Pools
 
+# Part of the names of feature caches: raise it with every change to this code, or to what it calls, that gives other
+# pixels or labels for the same random state, or caches of old scenes would be taken for new ones.
+VERSION = 2
 LEAST_SHARE = 0.0015
 SLOWEST = 0.03
 ATTEMPTS = 40

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segic.errors import SegicError, UsageError
-from segic.training.cameras import alphas_of
+from segic.training.cameras import PAST_BORDER, View, alphas_of, crop_matrix, draw_crop, keep_inside, see_labelled
 from segic.training.composites import Composition, Pose, draw_composite, paste
 from segic.training.cutouts import Cutout, read_stamps
 from segic.training.lighting import Light, relight
@@ -146,6 +146,28 @@ def test_pasted_cutouts_are_exactly_where_the_labels_say(pools: Pools) -> None:
                 outer = cv2.dilate(inside, np.ones((3, 3), np.uint8)) > 0
                 assert seen[inner].all(), seed
                 assert not seen[~outer].any(), seed
+
+
+def test_what_is_mirrored_past_the_border_has_its_label() -> None:
+    """A view of twice the photograph, whose object touches the left border and lies near the top."""
+    picture, alpha = np.full((100, 120, 3), BLUE, np.uint8), np.zeros((100, 120), np.uint8)
+    picture[10:40, :30], alpha[10:40, :30] = RED, 255
+    view = View(crop_matrix((60, 50), (240, 200), SIZE), np.zeros((5, 5, 2), np.float32))
+    frame, labels = see_labelled(picture, [alpha], view, SIZE)
+    np.testing.assert_array_equal(labels == 1, frame[..., 0] > 127)
+    assert (labels == 1).sum() == pytest.approx(4 * 30 * 30 * SIZE * SIZE / (240 * 200), rel=0.1)  # four times itself
+
+
+def test_targets_look_past_the_border_by_little(pools: Pools) -> None:
+    """And a view that fits is moved back to do so, while one that is larger is centred."""
+    for seed in range(50):
+        base = draw_crop(np.random.default_rng(seed), pools.photographs[0], seed % 2, SIZE)
+        corners = base @ np.array([[0, SIZE - 1, 0], [0, SIZE - 1, SIZE - 1], [1, 1, 1]], np.float64)
+        for axis, side in enumerate((120, 100)):
+            assert corners[axis].min() >= -PAST_BORDER * side - 1e-6
+            assert corners[axis].max() <= (1 + PAST_BORDER) * side + 1e-6
+    large = keep_inside(crop_matrix((0, 0), (240, 200), SIZE), 120, 100, SIZE)
+    np.testing.assert_allclose(large @ [(SIZE - 1) / 2, (SIZE - 1) / 2, 1], [60, 50, 1])
 
 
 @pytest.mark.parametrize("blur", [(0.0, 0.0), (14.0, -6.0)])

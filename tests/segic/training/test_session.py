@@ -17,6 +17,7 @@ from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.training import loop
+from segic.training.cache import cache_name
 from segic.training.card import export_run
 from segic.training.features import CachedScene, write_scene
 from segic.training.feeds import CachedFeed, index_cache, load_cached
@@ -163,6 +164,24 @@ def test_scenes_train_from_cached_features(fit: Fit, tmp_path: Path) -> None:
     again = fit("again", schedule__steps=4, **changes)
     assert times == [path.stat().st_mtime_ns for folder in folders for path in folder.glob("*.npz")]
     assert same(weights(run), weights(again))
+
+
+def test_features_of_scenes_are_kept_apart_by_the_version_of_the_scenes_code(
+    make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes = {"kind": "scenes", "path": "coco", "part": "train"}
+    pairs = {"kind": "instance", "layout": "folder", "path": "."}
+    both = make_recipe(data__sets={"scenes": scenes, "pairs": pairs}).data
+
+    def names() -> list[str]:
+        return [
+            cache_name({name: both.sets[name] for name in among}, both, 0, "dinov2-s", (2,))
+            for among in (["scenes"], ["scenes", "pairs"], ["pairs"])
+        ]
+
+    before = names()
+    monkeypatch.setattr("segic.training.cache.SCENES", -1)
+    assert [old == new for old, new in zip(before, names(), strict=True)] == [False, False, True]
 
 
 @pytest.mark.usefixtures("folder_data")
