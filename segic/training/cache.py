@@ -31,7 +31,7 @@ NUMBER = {"cached", "cache_seed"}  # of a data set: how many samples there are, 
 def cache_name(
     sets: dict[str, DataSet], data: Data, seed: int, backbone: str, layers: tuple[int, ...], weights: str = ""
 ) -> str:
-    """A folder name that differs where the cached samples would, also because the scenes' code has changed since.
+    """A folder name that differs where the cached samples would, also where only the code that draws them did.
 
     weights: sha256 of the backbone's, where they are not the registered ones.
     """
@@ -41,6 +41,8 @@ def cache_name(
         how["weights"] = weights
     if any(one.kind == "scenes" for one in sets.values() if one.weight > 0):
         how["scenes"] = SCENES
+    if any(one.layout == "folder" for one in sets.values() if one.weight > 0):
+        how["upright"] = True  # older caches have the pictures as they are stored
     text = json.dumps([drawn, how, data.scenes.model_dump(), data.augmentation.model_dump()], sort_keys=True)
     return f"{backbone}-{data.size}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

@@ -1,7 +1,7 @@
 """The images of a data set with their masks, not yet read, and which classes they show."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -104,11 +104,15 @@ class Entity:
 
 @dataclass(frozen=True)
 class Item:
-    """One image. size: (height, width) that its annotations were made for, None where they do not say."""
+    """One image. size: (height, width) that its annotations were made for, None where they do not say.
+
+    upright: whether its masks are of the picture turned as its EXIF orientation says, or of the pixels as stored.
+    """
 
     path: Path
     entities: tuple[Entity, ...]
     size: Size | None = None
+    upright: bool = False
 
     def picture(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB. Raises Unusable when it is missing, does not decode or is of another size."""
@@ -116,7 +120,8 @@ class Item:
             data = np.fromfile(self.path, np.uint8)
         except OSError as error:
             raise Unusable(str(self.path), f"cannot be read ({error.strerror})") from error
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+        how = cv2.IMREAD_COLOR if self.upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        picture = cv2.imdecode(data, how) if data.size else None
         if picture is None:
             raise Unusable(str(self.path), "does not decode as a picture")
         if self.size is not None and picture.shape[:2] != self.size:
@@ -158,7 +163,7 @@ class Catalogue:
                 e for e in item.entities if e.category not in excluded and (not classes or e.category in classes)
             )
             if entities:
-                kept.append(Item(item.path, entities, item.size))
+                kept.append(replace(item, entities=entities))
         left = len(self.items) - len(kept)
         return Catalogue(tuple(kept), (*self.notes, f"{left} images left out that show no class asked for"))
 

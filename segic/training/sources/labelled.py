@@ -46,6 +46,9 @@ def read_ade20k(one: DataSet, root: Path) -> Catalogue:
 def read_folder(one: DataSet, root: Path) -> Catalogue:
     """images/NAME.jpg and masks/NAME.png. Every value of a mask is an entity, or a class for "semantic" sets, whose
     names are the lines of classes.txt where there is one (line 1 is value 1). 255 beside other values is void.
+
+    These are a user's own photographs, whose masks are of what is seen: pictures are turned as their EXIF orientation
+    says, as `segic image segment` turns them.
     """
     base = root / one.path
     pictures = folder_of(base, one.images or "images", _FOLDER)
@@ -53,10 +56,12 @@ def read_folder(one: DataSet, root: Path) -> Catalogue:
     names: dict[int, str] = {}
     if (base / "classes.txt").is_file():
         names = dict(enumerate((base / "classes.txt").read_text(encoding="utf-8").split("\n"), start=1))
-    return _from_masks(one, pictures, masks, names, _FOLDER)
+    return _from_masks(one, pictures, masks, names, _FOLDER, upright=True)
 
 
-def _from_masks(one: DataSet, pictures: Path, masks: Path, names: dict[int, str], help_: str) -> Catalogue:
+def _from_masks(
+    one: DataSet, pictures: Path, masks: Path, names: dict[int, str], help_: str, *, upright: bool = False
+) -> Catalogue:
     images = sorted(p for p in pictures.iterdir() if p.suffix.lower() in _PICTURES)
     if not images:
         raise UsageError(f"{pictures} holds no pictures; found {listing(pictures)}. {help_}")
@@ -78,7 +83,7 @@ def _from_masks(one: DataSet, pictures: Path, masks: Path, names: dict[int, str]
         entities = [Entity(names.get(v, f"#{v}") if named else INSTANCES, Value(mask, v)) for v in kept]
         empty += not entities
         if entities:
-            items.append(Item(path, tuple(entities)))
+            items.append(Item(path, tuple(entities), upright=upright))
     if not items:
         reason = f": {broken[0]}" if broken else ""
         raise UsageError(f"{masks} has no mask that shows anything{reason}. {help_}")

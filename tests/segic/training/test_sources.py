@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from segic.errors import UsageError
 from segic.training.cache import flat_labels
 from segic.training.feeds import LiveFeed
+from segic.training.pools import load_pools
 from segic.training.recipe import Augmentation, Data, DataSet
 from segic.training.sources import Sample, Source, Unusable, open_sources
 from segic.training.sources.catalogue import Polygons, RunLengths, Value, White
@@ -328,6 +330,42 @@ def test_folder_with_class_names_void_and_broken_masks(tmp_path: Path) -> None:
     source = open_one(tmp_path, kind="semantic", layout="folder", path=".")
     assert any("3.png" in note and "does not decode" in note for note in source.notes)
     assert source.draw(np.random.default_rng([0, 3])).texts == ("dog",)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize(("orientation", "turn"), [(3, cv2.ROTATE_180), (6, cv2.ROTATE_90_COUNTERCLOCKWISE)])
+def test_photographs_of_a_folder_are_turned_upright(tmp_path: Path, suffix: str, orientation: int, turn: int) -> None:
+    """The masks are of the picture as it is seen; of two classes, since choosing among them must not forget it."""
+    seen, labels = np.full((60, 80, 3), 80, np.uint8), np.zeros((60, 80), np.uint8)
+    seen[5:35, 5:30], labels[5:35, 5:30], labels[50:55, 60:] = RED, 1, 2
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number in range(2):
+        stored = Image.fromarray(np.asarray(cv2.rotate(seen, turn)))
+        stored.save(tmp_path / "images" / f"{number}.{suffix}", exif=exif)
+        cv2.imwrite(str(tmp_path / "masks" / f"{number}.png"), labels)
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    source = open_one(tmp_path, kind="semantic", layout="folder", path=".", classes=["cat"])
+    assert isinstance(source, SemanticPairs)
+    for item in source.items:
+        picture = item.picture()
+        assert picture.shape == (60, 80, 3)
+        assert overlap(is_red(picture), labels == 1) > 0.9
+
+
+def test_published_annotations_are_of_the_pixels_as_stored(coco_data: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path in (coco_data / "coco" / "images").iterdir():
+        Image.open(path).save(path, exif=exif)
+    source = open_one(coco_data, kind="semantic")
+    assert isinstance(source, SemanticPairs)
+    assert source.items[0].picture().shape == (100, 120, 3)
+    assert load_pools(coco_data / "coco" / "images", coco_data / "coco" / "instances.json").picture(0).shape == (
+        100, 120, 3,
+    )  # fmt: skip
 
 
 def test_masks_by_polygon_and_run_lengths_agree() -> None:
