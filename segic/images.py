@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.errors import UsageError
+from segic.labels import as_ids
 from segic.model import SEGIC, Encoded, owners
 from segic.propagation import Context
 from segic.text import FixedPrompt, TextEncoder, class_prompt
@@ -18,7 +19,8 @@ from segic.text import FixedPrompt, TextEncoder, class_prompt
 class Example:
     """An image with what is to be found in others.
 
-    image: (H, W, 3) uint8 RGB. mask: (H, W), bool for one entity or integer labels with one id an entity, 0 background.
+    image: (H, W, 3) uint8 RGB. mask: (H, W), bool for one entity or integer labels with one id an entity, 0 background,
+    up to 2**31 - 1.
     text: class name of the entity, for models that take text.
     """
 
@@ -72,8 +74,8 @@ def to_batch(image: NDArray[np.uint8]) -> Tensor:
 def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncoder | None = None) -> Prompt:
     """Encodes the examples. An id in several examples is one entity that is shown several times.
 
-    Raises UsageError for no example, a mask of another size than its image, only empty masks, or a text that the model
-    cannot take.
+    Raises UsageError for no example, a mask of another size than its image or of numbers that are no ids, only empty
+    masks, or a text that the model cannot take.
     """
     if not examples:
         raise UsageError("no example was given; at least one image with a mask is needed")
@@ -86,7 +88,7 @@ def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncode
                 f"example {number}: the mask is {example.mask.dtype}; expected integer ids, or a boolean mask, such as "
                 "soft > 0.5"
             )
-        labels = example.mask.astype(np.int32)
+        labels = as_ids(example.mask, f"example {number}: the mask")
         if labels.ndim != 2:
             raise UsageError(f"example {number}: the mask has the shape {labels.shape}; expected (H, W)")
         if labels.shape != example.image.shape[:2]:

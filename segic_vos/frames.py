@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segic.errors import UsageError
+from segic.labels import as_ids
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,13 @@ def annotation(labels: NDArray[np.integer] | NDArray[np.bool_], void: int | None
 
     labels: (H, W) of any integer type, 0 is background; or bool, which gives the object 1. void: the value that means
     "undecided", if there is one. Nothing is judged and nothing guessed here, unlike in `read_mask`.
-    Raises UsageError for an array of another shape or type, and for negative ids.
+    Raises UsageError for an array of another shape or type, and for ids below 0 or above 2**31 - 1.
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise UsageError(f"the mask is {labels.dtype} of shape {labels.shape}; expected integers or bool, (H, W)")
-    values = np.unique(labels)
-    if values.size and not 0 <= int(values[0]) <= int(values[-1]) <= np.iinfo(np.int32).max:
-        raise UsageError(f"the mask holds the values {values[0]} to {values[-1]}; ids are 0 (background) and more")
-    ids = tuple(int(value) for value in values if value not in (0, void))
-    return Annotation(labels.astype(np.int32), ids, void)
+    checked = as_ids(labels)
+    ids = tuple(int(value) for value in np.unique(checked) if value not in (0, void))
+    return Annotation(checked, ids, void)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,21 @@ def test_images_of_another_kind(dense_model, image):
         dense_model.prepare([Example(image, labels(1))])
 
 
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(2**32 + 5, np.int64), (2**32 - 1, np.uint32), (2**31, np.uint64), (-1, np.int8)]
+)
+def test_ids_that_would_become_others_are_refused(dense_model, value, dtype):
+    mask = labels(1).astype(dtype)
+    mask[0, 0] = value
+    with pytest.raises(UsageError, match=rf"example 2: the mask holds the values .*{value}.* to 2147483647: number"):
+        dense_model.prepare([Example(picture(), labels(1)), Example(picture(), mask)])
+
+
+def test_the_largest_id(dense_model):
+    prompt = dense_model.prepare([Example(picture(), labels(2**31 - 1).astype(np.uint64))])
+    assert prompt.ids == (2**31 - 1,)
+
+
 def test_images_that_are_not_contiguous():
     image = picture()[:, ::-1]
     np.testing.assert_array_equal(to_batch(image)[0].permute(1, 2, 0).numpy(), image)
