@@ -156,6 +156,20 @@ def test_images_that_are_not_contiguous():
     np.testing.assert_array_equal(to_batch(image)[0].permute(1, 2, 0).numpy(), image)
 
 
+@pytest.mark.filterwarnings("error")
+def test_arrays_that_are_read_only(dense_model):
+    image, mask = picture(), labels(1)
+    image.flags.writeable = mask.flags.writeable = False
+    assert dense_model.segment(image, [Example(image, mask)]).ids == (1,)
+    assert not image.flags.writeable
+    assert to_batch(image.view(np.memmap)).shape == (1, 3, *SIZE)
+
+
+def test_arrays_that_need_no_copy():
+    image = picture()
+    assert np.shares_memory(to_batch(image).numpy(), image)
+
+
 def test_text_on_a_model_without(dense_model):
     with pytest.raises(UsageError, match=r"the model tiny takes no class text.*segic\[hf\]"):
         dense_model.prepare([Example(picture(), labels(1), text="dog")])
