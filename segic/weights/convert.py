@@ -44,7 +44,8 @@ def convert(source: Path, name: str | None = None, *, progress: Progress | None 
     source: a `dinov2_vit*14_pretrain.pth` or a released SEGIC decoder (.pth, or the same tensors as .safetensors), an
             ONNX export of transformers' Dinov2, or the wheel that a registered file comes in.
     name:   what it is expected to be; None takes it from the tensors, for a SEGIC decoder from the file's name.
-    Raises UsageError when the file is something else, naming the tensors that are missing, unexpected or misshapen.
+    Raises UsageError when the file is something else, naming the tensors that are missing, unexpected or misshapen, or
+    when its name is that of another released decoder.
     """
     require_file(source)
     suffix = source.suffix.lower()
@@ -123,22 +124,28 @@ def _decoder(state: Mapping[str, torch.Tensor], source: Path, sha256: str, name:
         check_shapes(_shapes(state), released_shapes(), "a released SEGIC decoder (DINOv2-L)")
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
-    preset = name or _preset_of(source)
-    if preset not in RELEASED:
-        raise UsageError(f"{source} is a released SEGIC decoder ({' or '.join(RELEASED)}), expected {preset}")
-    metadata = {"format": "segic", "preset": preset, "source": source.name, "source_sha256": sha256}
-    return Converted(preset, _float32(state, source), metadata)
-
-
-def _preset_of(source: Path) -> str:
-    """Both released decoders have the same shapes: only the file's name tells them apart."""
-    found = set(re.findall(r"(80|160)k", source.stem))
-    if len(found) != 1:
+    if name is not None and name not in RELEASED:
+        raise UsageError(f"{source} is a released SEGIC decoder ({' or '.join(RELEASED)}), expected {name}")
+    said = _preset_of(source)
+    if name is not None and said is not None and said != name:
+        raise UsageError(
+            f"{source} is, by its name, the released decoder {said}, expected {name}: give that one, or rename this if "
+            "its name is wrong"
+        )
+    preset = name or said
+    if preset is None:
         raise UsageError(
             f"{source} is a released SEGIC decoder, but its name does not say whether of 80k or 160k steps: "
             f"name it {' or '.join(RELEASED)}"
         )
-    return f"segic-l-{found.pop()}k"
+    metadata = {"format": "segic", "preset": preset, "source": source.name, "source_sha256": sha256}
+    return Converted(preset, _float32(state, source), metadata)
+
+
+def _preset_of(source: Path) -> str | None:
+    """Both released decoders have the same shapes: only the file's name tells them apart. None where it does not."""
+    found = set(re.findall(r"(80|160)k", source.stem))
+    return f"segic-l-{found.pop()}k" if len(found) == 1 else None
 
 
 def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Shape]:

@@ -179,6 +179,16 @@ def test_released_decoder_under_another_name(tmp_path):
         convert(tmp_path / "mine.pth", "dinov2-l")
 
 
+def test_a_released_decoder_is_not_taken_for_the_other(tmp_path):
+    source = tmp_path / "segic_dinov2_l_80kx12e.pth"
+    torch.save(random_state(released_shapes()), source)
+    with pytest.raises(UsageError, match=r"80kx12e\.pth is, by its name, .* segic-l-80k, expected segic-l-160k"):
+        convert(source, "segic-l-160k")
+    assert convert(source, "segic-l-80k").name == "segic-l-80k"
+    both = source.rename(tmp_path / "80k-or-160k.pth")  # says nothing
+    assert convert(both, "segic-l-160k").name == "segic-l-160k"
+
+
 def test_decoder_on_another_backbone_is_refused(tmp_path):
     torch.save(random_state(released_shapes(768)), tmp_path / "80k.pth")
     with pytest.raises(UsageError, match=r"neck\.0\.weight is \(256, 768, 1, 1\), expected \(256, 1024, 1, 1\)"):
