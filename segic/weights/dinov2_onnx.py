@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from segic.errors import SegicError, UsageError
-from segic.weights.dinov2_layout import GRID, LAYOUTS, check_shapes, detect_dinov2
+from segic.weights.dinov2_layout import GRID, LAYOUTS, PATCH, check_shapes, detect_dinov2
 
 if TYPE_CHECKING:
     from onnx import GraphProto, TensorProto
@@ -40,6 +40,8 @@ def read_dinov2_onnx(path: Path, prefix: str = "backbone") -> dict[str, torch.Te
         return _Reader(graph, prefix).state_dict()
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
+    except (RuntimeError, ValueError, IndexError) as error:  # torch's and onnx's, of tensors that do not fit together
+        raise UsageError(f"{path} is no export of a Dinov2Model, or damaged: {error}") from error
 
 
 class _Reader:
@@ -62,16 +64,16 @@ class _Reader:
         layers = [int(m.group(1)) for name in self.tensors if (m := _LAYER.search(name))]
         if not layers:
             raise UsageError(f"no tensor is named {self.prefix}.encoder.layer.*: not a Dinov2 export under that prefix")
-        position = torch.cat(
-            [
-                self.fed_to("embeddings/Concat_6").reshape(1, 1, -1),
-                self.fed_to("embeddings/Reshape_1").reshape(1, GRID * GRID, -1),
-            ],
-            dim=1,
-        )
+        registers = next((name for name in self.tensors if name.endswith("register_tokens")), None)
+        if registers is not None:  # else it would pass for the variant without
+            raise UsageError(
+                f"the graph has register tokens ({registers}), and only exports of a Dinov2Model, without them, are "
+                "read: convert the official dinov2_vit*14_reg4_pretrain.pth instead"
+            )
+        cls_token = self.named("embeddings.cls_token")
         state = {
-            "cls_token": self.named("embeddings.cls_token"),
-            "pos_embed": position,
+            "cls_token": cls_token,
+            "pos_embed": self.position(cls_token.shape[-1]),
             "patch_embed.proj.weight": self.named("embeddings.patch_embeddings.projection.weight"),
             "patch_embed.proj.bias": self.named("embeddings.patch_embeddings.projection.bias"),
             "norm.weight": self.named("layernorm.weight"),
@@ -83,6 +85,19 @@ class _Reader:
         layout = detect_dinov2(shapes)
         check_shapes(shapes, LAYOUTS[layout.name].shapes(), layout.name)
         return state
+
+    def position(self, width: int) -> torch.Tensor:
+        """The position embedding (1, 1 + GRID * GRID, width), of the class token and of the patches."""
+        parts = []
+        for node, count in (("embeddings/Concat_6", 1), ("embeddings/Reshape_1", GRID * GRID)):
+            part = self.fed_to(node)
+            if part.numel() != count * width:
+                raise UsageError(
+                    f"the position embedding at the node /{self.prefix}/{node} has the shape {tuple(part.shape)}, "
+                    f"expected {count} x {width}: export the model for pictures of {GRID * PATCH} x {GRID * PATCH}"
+                )
+            parts.append(part.reshape(1, count, width))
+        return torch.cat(parts, dim=1)
 
     def block(self, i: int) -> dict[str, torch.Tensor]:
         layer = f"encoder.layer.{i}."

@@ -35,13 +35,16 @@ def random_state(shapes):
     return {key: torch.randn(shape) for key, shape in shapes.items()}
 
 
-def write_onnx(path, state, drop=(), extra=()):
-    """An ONNX file with the names and the transposed linears that the exporter gives transformers' Dinov2."""
-    initializers, nodes = [], []
+def write_onnx(path, state, drop=(), extra=(), more=None):
+    """An ONNX file with the names and the transposed linears that the exporter gives transformers' Dinov2.
+
+    drop: tensors left out. extra: further nodes. more: further tensors, or others in the place of those.
+    """
+    initializers, nodes, instead = [], [], dict(more or {})
 
     def keep(name, tensor):
         if name not in drop:
-            initializers.append(numpy_helper.from_array(tensor.numpy().copy(), name))
+            initializers.append(numpy_helper.from_array(instead.pop(name, tensor).numpy().copy(), name))
 
     def node(op, name, inputs):
         nodes.append(helper.make_node(op, inputs, [name + "_output_0"], name=name))
@@ -74,6 +77,8 @@ def write_onnx(path, state, drop=(), extra=()):
     keep("backbone.layernorm.weight", state["norm.weight"])
     keep("backbone.layernorm.bias", state["norm.bias"])
     keep("decoder.of.the.wheel", torch.zeros(3))
+    for name in list(instead):
+        keep(name, instead[name])
     nodes.extend(extra)
     onnx.save(helper.make_model(helper.make_graph(nodes, "g", [], [], initializers)), str(path))
     return path
@@ -258,6 +263,30 @@ def test_onnx_with_another_dtype(tmp_path):
     state["norm.bias"] = torch.from_numpy(np.zeros(8))
     with pytest.raises(UsageError, match="float64, expected float32"):
         convert(write_onnx(tmp_path / "a.onnx", state))
+
+
+def test_onnx_with_register_tokens(tmp_path):
+    """Refused: without them it would pass for the plain variant."""
+    state = random_state(TINY.shapes())
+    path = write_onnx(tmp_path / "a.onnx", state, more={"backbone.embeddings.register_tokens": torch.zeros(1, 4, 8)})
+    with pytest.raises(UsageError, match=r"a\.onnx: the graph has register tokens \(backbone\.emb.*reg4_pretrain\.pth"):
+        convert(path)
+
+
+@pytest.mark.parametrize("patches", [16 * 16, 37 * 37 * 2, 0])
+def test_onnx_with_a_position_embedding_of_another_grid(tmp_path, patches):
+    state = random_state(TINY.shapes())
+    state["pos_embed"] = torch.zeros(1, 1 + patches, 8)
+    said = rf"Reshape_1 has the shape \(1, {patches}, 8\), expected 1369 x 8: .* 518 x 518"
+    with pytest.raises(UsageError, match=said):
+        convert(write_onnx(tmp_path / "a.onnx", state))
+
+
+def test_onnx_with_tensors_that_do_not_fit_together(tmp_path):
+    state = random_state(TINY.shapes())
+    path = write_onnx(tmp_path / "a.onnx", state, more={"onnx::MatMul_2": torch.zeros(9, 9)})
+    with pytest.raises(UsageError, match=r"a\.onnx is no export of a Dinov2Model, or damaged: "):
+        convert(path)
 
 
 def make_wheel(folder, state):
