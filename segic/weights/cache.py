@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,6 +23,8 @@ from segic.weights.hashing import Progress, file_sha256
 
 LOCAL = "local"  # folder of what was converted from files that the user gave
 State = Literal["ok", "damaged", "unrecorded"]
+Save = Callable[[Path, Callable[[Path], None]], None]
+"""Writes a file whole, and shows it when it is complete, under the name that it has until it takes its place."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,26 @@ def read_record(path: Path) -> Record | None:
         return None
 
 
-def write_record(path: Path, name: str, source: str, source_sha256: str, progress: Progress | None = None) -> Record:
-    """Hash the cached file `path` and write its record."""
-    sha256 = file_sha256(path, progress)
-    status = path.stat()
-    record = Record(name, source, source_sha256, sha256, status.st_size, status.st_mtime_ns)
+def store(
+    path: Path, save: Save, name: str, source: str, source_sha256: str, progress: Progress | None = None
+) -> Record:
+    """Let `save` write the cached file `path`, and write its record.
+
+    The new file is hashed before it takes the old one's place: no other process should meet it with the old record for
+    longer than it takes to write the new one.
+    """
+    records = []
+
+    def look(part: Path) -> None:
+        def hashing(_part: str, done: int, total: int) -> None:
+            if progress:
+                progress(f"hashing {path.name}", done, total)
+
+        sha256, status = file_sha256(part, hashing), part.stat()
+        records.append(Record(name, source, source_sha256, sha256, status.st_size, status.st_mtime_ns))
+
+    save(path, look)
+    (record,) = records
     _write(record, path)
     return record
 
@@ -88,6 +105,8 @@ def is_ready(path: Path, progress: Progress | None = None) -> bool:
         return True
     found = file_sha256(path, progress)
     if found != record.sha256:
+        if read_record(path) != record:  # another process has put a new file in its place
+            return is_ready(path, progress)
         raise SegicError(
             f"the cached weights file {path} is damaged: expected the sha256 {record.sha256}, found {found}. Delete "
             f"it, or run `segic models fetch --force {record.name}`"

@@ -6,7 +6,7 @@ import pickle
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,9 +33,9 @@ class Converted:
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, str]
 
-    def save(self, path: Path) -> None:
-        """Write the safetensors file `path`, all of it or nothing."""
-        save_tensors(self.tensors, path, self.metadata)
+    def save(self, path: Path, look: Callable[[Path], None] | None = None) -> None:
+        """Write the safetensors file `path`, all of it or nothing. look: see `save_tensors`."""
+        save_tensors(self.tensors, path, self.metadata, look)
 
 
 def convert(source: Path, name: str | None = None, *, progress: Progress | None = None) -> Converted:

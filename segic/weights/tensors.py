@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -45,10 +45,13 @@ def read_header(path: Path) -> tuple[dict[str, Shape], dict[str, str]]:
         raise UsageError(f"{path} cannot be read as a safetensors file: {error}") from error
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str], look: Callable[[Path], None] | None = None
+) -> None:
     """Write `tensors` to `path`, whose old content stays whole until the new one is complete on disk.
 
     The same tensors and metadata give the same bytes, so that the files' hashes can be compared between machines.
+    look: called with the complete file under another name, just before it becomes `path`.
     Raises SegicError when it cannot be written.
     """
     from safetensors import SafetensorError
@@ -64,6 +67,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[st
             with part.open("rb+") as file:
                 _sort_metadata(file)
                 os.fsync(file.fileno())
+            if look is not None:
+                look(part)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error  # the rest of it names a file that is gone
         raise SegicError(f"{path} cannot be written: {reason}") from error

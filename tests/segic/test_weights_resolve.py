@@ -156,6 +156,40 @@ def test_a_damaged_file_is_refused_and_fetched_again_by_force(tiny):
     assert states(path.parent) == ["ok"]
 
 
+def test_a_file_that_is_being_replaced_is_not_damaged(tiny, tmp_path, monkeypatch):
+    """Other processes find the old file until the new one is hashed, and then at once the new record as well."""
+    path = resolve("dinov2-t")
+    torch.save(tiny_state(seed=1), tmp_path / "other.pth")
+    old, seen, write = sha256(path), [], cache._write
+
+    def hashing(what, _done, _total):
+        assert ".part" not in what
+        if what == f"hashing {path.name}":
+            seen.append(sha256(path))
+            assert resolve("dinov2-t") == path
+
+    def writing(record, target):
+        """Here another process hashes the new file, and by then has its record too."""
+        hashed = []
+
+        def slow(file, progress=None):
+            if not hashed:
+                write(record, target)
+            hashed.append(file)
+            return sha256(file)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "file_sha256", slow)
+            assert cache.is_ready(path)
+        seen.append(sha256(path))
+
+    monkeypatch.setattr(cache, "_write", writing)
+    weights.install(tmp_path / "other.pth", progress=hashing)
+    assert seen[0] == old
+    assert seen[-1] != old
+    assert states(path.parent) == ["ok"]
+
+
 def test_a_touched_file_is_hashed_once_more_and_kept(tiny, monkeypatch):
     path = resolve("dinov2-t")
     os.utime(path, ns=(1, 1))
