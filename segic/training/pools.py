@@ -74,6 +74,8 @@ def load_pools(
 ) -> Pools:
     """Read the materials of the training split, or of the validation split (image ids divisible by `modulus`).
 
+    Only the photographs are split: both splits have all stamps and backgrounds, so composites of the validation split
+    show cut-outs and backgrounds that training has seen.
     Raises UsageError when a folder or file is missing or when the split is empty.
     """
     photographs = tuple(
