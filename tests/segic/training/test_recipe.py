@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, fields, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,17 @@ def test_values_are_overridden() -> None:
     assert recipe.schedule.milestones == [4, 6]
     assert recipe.data.sets["coco-semantic"].exclude_fold == 2
     assert recipe.description == "my own"
+
+
+def test_the_strict_protocol_that_the_papers_recipe_names() -> None:
+    """Neither training nor the choice of best.pt sees the fold's classes."""
+    header = (resources.files("segic") / "training/recipes/paper-l.toml").read_text("utf-8")
+    overrides = re.findall(r"--set (\S+=[0-9.]*[0-9])", header)
+    recipe = load_recipe("paper-l", [*overrides, "data.sets.coco-instance.exclude_fold=0"])
+    every = [*recipe.data.sets.values(), *recipe.validation.sets.values()]
+    used = [one for one in every if one.weight]
+    assert len(used) == 3
+    assert all(one.exclude_fold == 0 for one in used)
 
 
 def test_a_preset_can_be_changed_part_by_part() -> None:
