@@ -13,6 +13,7 @@ from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.files import write_whole
 from segic.skeleton import without_numbers
+from segic.training.backbone_file import BackboneFile
 from segic.training.export import canonical, export_decoder
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import flatten, parse_recipe
@@ -57,13 +58,16 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
     state, path = _checkpoint(run, latest)
     _check_model(state["average"], recipe.config, path)
     summary = summarise(run, state, recipe)
+    backbone = run.backbone()
     metadata = {
         "preset": recipe.model.preset,
         "recipe": canonical(recipe.as_dict()),
         "training": canonical({"steps": summary.chosen, "seed": recipe.seed, "seconds": round(summary.seconds)}),
     }
+    if backbone is not None:
+        metadata["backbone_sha256"] = backbone.sha256
     export_decoder(state["average"], recipe.config, out, metadata)
-    write_whole(card, card_text(recipe, summary, out.name, path.name))
+    write_whole(card, card_text(recipe, summary, out.name, path.name, backbone))
     return card
 
 
@@ -111,8 +115,10 @@ def summarise(run: RunFolder, state: dict[str, Any], recipe: Recipe) -> Summary:
     return Summary(start, recipe.steps, float(state["seconds"]), figures, ordered, int(state["step"]))
 
 
-def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> str:
-    """The model card, Markdown."""
+def card_text(
+    recipe: Recipe, summary: Summary, file: str, checkpoint: str, backbone: BackboneFile | None = None
+) -> str:
+    """The model card, Markdown. backbone: None where its weights are not known."""
     config = recipe.config
     start = summary.start
     lines = [
@@ -124,6 +130,7 @@ def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> s
         "| | |",
         "|---|---|",
         f"| Backbone | {config.backbone}, frozen; not part of this file |",
+        f"| Backbone's weights | {_weights(backbone, config.backbone)} |",
         f"| Steps | {summary.chosen} of {summary.steps}, batches of {recipe.batch} ({checkpoint}) |",
         f"| Seed | {recipe.seed} |",
         f"| First weights | {start.get('init') or 'random'} |",
@@ -144,6 +151,13 @@ def card_text(recipe: Recipe, summary: Summary, file: str, checkpoint: str) -> s
     lines += ["", "## Known failures", "", *(f"- {text}" for text in _FAILURES), "", "## Recipe", "", "```"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in flatten(recipe.as_dict()).items() if value is not None]
     return "\n".join([*lines, "```", ""])
+
+
+def _weights(backbone: BackboneFile | None, name: str) -> str:
+    """Of the user's file the name alone: nobody else has its folder."""
+    if backbone is None:
+        return "not recorded"
+    return f"{backbone.path.name if backbone.path else f'{name} of `segic models`'}, sha256 {backbone.sha256}"
 
 
 def _duration(seconds: float) -> str:

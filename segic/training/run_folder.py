@@ -12,27 +12,11 @@ import torch
 
 from segic.errors import SegicError, UsageError
 from segic.files import whole, write_whole, writing
+from segic.training.backbone_file import BackboneFile
 from segic.training.recipe_file import difference, parse_recipe
-from segic.weights import file_sha256
 
 KEEP = 2  # newest checkpoints; the best one is kept beside them
 CANNOT_WRITE = (OSError, RuntimeError)  # what torch raises for a full disk, among others
-
-
-@dataclass(frozen=True)
-class OwnFile:
-    """A file of the user's, and its sha256."""
-
-    path: Path
-    sha256: str
-
-    @classmethod
-    def at(cls, path: Path) -> "OwnFile":
-        """The file as it is now. UsageError where it cannot be read."""
-        try:
-            return cls(path.resolve(), file_sha256(path))
-        except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -40,7 +24,7 @@ class RunFolder:
     """The paths of a run.
 
     recipe.json: the resolved recipe. init.json: the file of its first weights, if any. backbone.json: that of the
-    backbone's, if it is the user's own. log.jsonl: a line an event.
+    backbone's, with its sha256. log.jsonl: a line an event.
     checkpoints/step-00000500.pt and best.pt.
     predictions/: a picture a validation. skipped.jsonl: files that could not be used.
     """
@@ -89,8 +73,8 @@ class RunFolder:
             what = "holds a run; go on with --resume" if self.recipe.is_file() else "is not empty"
             raise UsageError(f"{self.path} {what}, or give another folder with --out")
 
-    def create(self, recipe: Mapping[str, Any], init: Path | None = None, backbone: OwnFile | None = None) -> None:
-        """A new run, which starts from the weights `init`, with a backbone's own. UsageError when the folder holds
+    def create(self, recipe: Mapping[str, Any], init: Path | None = None, backbone: BackboneFile | None = None) -> None:
+        """A new run, which starts from the weights `init`, with a backbone's. UsageError when the folder holds
         something already.
         """
         self.refuse_existing()
@@ -101,7 +85,7 @@ class RunFolder:
         if init is not None:
             write_whole(self._init, json.dumps(str(init.resolve())) + "\n")
         if backbone is not None:
-            write_whole(self._backbone, json.dumps({"path": str(backbone.path), "sha256": backbone.sha256}) + "\n")
+            write_whole(self._backbone, json.dumps(backbone.as_dict()) + "\n")
         write_whole(self.recipe, json.dumps(recipe, indent=2) + "\n")
 
     def started_from(self) -> Path | None:
@@ -110,12 +94,13 @@ class RunFolder:
             return None
         return Path(json.loads(self._init.read_text(encoding="utf-8")))
 
-    def backbone(self) -> OwnFile | None:
-        """The user's own weights of the backbone that the run was started with; None for the registered ones."""
+    def backbone(self) -> BackboneFile | None:
+        """The weights of the backbone that the run was started with; None where that was not noted, of a backbone that
+        a Python user brought, and by versions that noted the user's own files alone.
+        """
         if not self._backbone.is_file():
             return None
-        values = json.loads(self._backbone.read_text(encoding="utf-8"))
-        return OwnFile(Path(values["path"]), values["sha256"])
+        return BackboneFile.from_dict(json.loads(self._backbone.read_text(encoding="utf-8")))
 
     def resume(self, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
         """The recipe that the run was started with. UsageError when there is none or `recipe` differs, showing how."""

@@ -14,6 +14,7 @@ from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
 from segic.errors import UsageError
 from segic.text import TextEncoder
+from segic.training.backbone_file import BackboneFile
 from segic.training.cache import Progress, cache_name, fill_cache, left_out
 from segic.training.distributed import Processes, join, leave
 from segic.training.episodes import Batch
@@ -23,7 +24,7 @@ from segic.training.journal import Journal, circumstances
 from segic.training.loop import Setup, Trainer
 from segic.training.plan import Stream, generator
 from segic.training.recipe import DataSet, Recipe
-from segic.training.run_folder import OwnFile, RunFolder, append_line, load_checkpoint
+from segic.training.run_folder import RunFolder, append_line, load_checkpoint
 from segic.training.sources import Source, open_sources
 from segic.training.texts import encode_texts
 from segic.training.validation import Episodes
@@ -107,22 +108,22 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     config = recipe.config
     texts = encode_texts(recipe, config, [*sources, *held_out], hooks.text)
     seed_everything(recipe)
-    own = _own_backbone(request, run)
-    backbone = (hooks.backbone or _opener(own.path if own else None))(config)
+    weights = _backbone_weights(request, hooks, run, config)
+    backbone = (hooks.backbone or _opener(weights.path if weights else None))(config)
     backbone = backbone.to(device=device, dtype=choose_dtype("auto", device))
     decoder = Decoder(config, backbone.width, backbone.width)
     if init is not None:
         load_initial(decoder, init)
     # After what may be refused, before any long work, and before another process can look for it.
     if not request.resume and processes.first:
-        run.create(recipe.as_dict(), init, own)
+        run.create(recipe.as_dict(), init, weights)
     processes.wait()
     notes = [f"{source.name}: {note}" for source, _ in sources for note in source.notes]
     notes += [f"held-out {source.name}: {note}" for source, _ in held_out for note in source.notes]
     if processes.first:
         for note in notes:
             hooks.note(note)
-    opening = _Opening(request, hooks, processes, backbone, config, own.sha256 if own else "")
+    opening = _Opening(request, hooks, processes, backbone, config, weights.cache_key if weights else "")
     feed = opening.feed(sources)
     episodes = opening.episodes(held_out, device, texts) if held_out else None
     for note in opening.left_out:
@@ -177,8 +178,8 @@ def _samples(
 
 @dataclass(frozen=True)
 class _Opening:
-    """Makes feeds, cached or not. weights: sha256 of the backbone's file where that is the user's, else "". left_out:
-    of the caches, in words.
+    """Makes feeds, cached or not. weights: sha256 of the backbone's file where that is not the registered one, else "".
+    left_out: of the caches, in words.
     """
 
     request: Request
@@ -254,21 +255,25 @@ class _Validation:
         return step == self.recipe.steps or (every > 0 and step % every == 0)
 
 
-def _own_backbone(request: Request, run: RunFolder) -> OwnFile | None:
-    """The backbone's weights that the user names, or that the run to be continued was started with; None for the
-    registered ones. UsageError for a resume with others.
+def _backbone_weights(request: Request, hooks: Hooks, run: RunFolder, config: ModelConfig) -> BackboneFile | None:
+    """The backbone's weights: those that the user names, else those that the run to be continued was started with,
+    else the registered ones; None for a backbone of the hooks'. UsageError for a resume with others.
     """
-    given = OwnFile.at(request.backbone_weights) if request.backbone_weights is not None else None
+    given = BackboneFile.at(request.backbone_weights) if request.backbone_weights is not None else None
+    before = run.backbone() if request.resume else None
+    if given is None and before is not None and before.path is not None:
+        given = BackboneFile.at(before.path)
+    now = given or (BackboneFile.kept(config.backbone) if hooks.backbone is None else None)
     if not request.resume:
-        return given
-    before = run.backbone()
-    if before is not None and given is None:
-        given = OwnFile.at(before.path)
-    if (before.sha256 if before else "") != (given.sha256 if given else ""):
-        was = f"{before.path} (sha256 {before.sha256})" if before else "the registered ones, without --backbone-weights"
-        now = f"{given.path} (sha256 {given.sha256})" if given else "the registered ones"
-        raise UsageError(f"{run.path} was started with other weights of the backbone, {was}, than {now}; give the same")
-    return given
+        return now
+    # Of the registered ones, runs of earlier versions noted nothing.
+    if (given is not None) if before is None else (now is not None and now.sha256 != before.sha256):
+        was = before or "the registered ones, without --backbone-weights"
+        raise UsageError(
+            f"{run.path} was started with other weights of the backbone, {was}, than {now}; give the same file with "
+            f"--backbone-weights, or leave that out: `segic models fetch --force {config.backbone}` gets the registered"
+        )
+    return now
 
 
 def _opener(weights: Path | None) -> OpenBackbone:

@@ -40,6 +40,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
         return lambda _config: backbone
 
     monkeypatch.setattr(session, "_opener", opener)
+    monkeypatch.setattr(session.BackboneFile, "kept", lambda _name: None)
 
 
 @pytest.fixture

@@ -25,6 +25,9 @@ from segic.training.recipe import Recipe
 from segic.training.recipe_file import load_recipe
 from segic.training.run_folder import RunFolder, load_checkpoint, save_checkpoint
 from segic.training.session import Hooks, OpenBackbone, Request, load_initial, seed_everything, train
+from segic.weights.cache import cached_path, store
+from segic.weights.registry import REGISTRY, WeightFile
+from segic.weights.tensors import read_header, save_tensors
 
 Fit = Callable[..., RunFolder]
 
@@ -221,6 +224,40 @@ def test_the_backbones_own_weights_belong_to_the_run(
     weights.unlink()
     with pytest.raises(UsageError, match=r"mine\.safetensors cannot be read: No such file"):
         train(replace(request, resume=True), hooks)
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_kept_weights_of_the_backbone_that_were_replaced_are_noticed(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    address = "http://127.0.0.1:9/tiny.pth"
+    monkeypatch.setenv("SEGIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(REGISTRY, "dinov2-tiny", WeightFile("dinov2-tiny", "backbone", "MIT", "a test", 1, url=address))  # type: ignore[arg-type]
+    recipe = make_recipe(data__cached=2, checkpoint_every=2)
+    kept = cached_path("dinov2-tiny")
+    own_way = Hooks()
+
+    def keep(source: str, sha256: str) -> None:
+        tensors = open_backbone(recipe.config).state_dict()  # type: ignore[attr-defined]
+        store(kept, lambda path, look: save_tensors(tensors, path, {}, look), "dinov2-tiny", source, sha256)
+
+    keep(address, "aa")
+    run = fit(recipe=recipe, hooks=own_way)
+    fit("older", recipe=recipe)  # of a backbone of unknown weights: as versions did that noted none
+    assert len(list((tmp_path / "data" / "features").iterdir())) == 1  # the key of the registered file is as it was
+    fit(recipe=recipe, hooks=own_way, resume=True)
+    card = export_run(run.path, tmp_path / "mine.safetensors").read_text()
+    assert "| Backbone's weights | dinov2-tiny of `segic models`, sha256 aa |" in card
+    assert read_header(tmp_path / "mine.safetensors")[1]["backbone_sha256"] == "aa"
+
+    keep("/home/me/other.pth", "bb")
+    with pytest.raises(UsageError, match=r"other weights of the backbone, those kept by .*aa\), than .*sha256 bb"):
+        fit(recipe=recipe, hooks=own_way, resume=True)
+    fit("older", recipe=recipe, hooks=own_way, resume=True)  # it did not note its backbone's
+    assert len(list((tmp_path / "data" / "features").iterdir())) == 2
+    card = export_run(tmp_path / "older", tmp_path / "older.safetensors").read_text()
+    assert "| Backbone's weights | not recorded |" in card
 
 
 @pytest.mark.usefixtures("folder_data")
