@@ -56,7 +56,8 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
         if path.exists() and not overwrite:
             raise UsageError(f"{path} exists: choose another name, or add --overwrite")
     state, path = _checkpoint(run, latest)
-    _check_model(state["average"], recipe.config, path)
+    config = run.model() or recipe.config
+    _check_model(state["average"], config, path)
     summary = summarise(run, state, recipe)
     backbone = run.backbone()
     metadata = {
@@ -66,13 +67,15 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
     }
     if backbone is not None:
         metadata["backbone_sha256"] = backbone.sha256
-    export_decoder(state["average"], recipe.config, out, metadata)
-    write_whole(card, card_text(recipe, summary, out.name, path.name, backbone))
+    export_decoder(state["average"], config, out, metadata)
+    write_whole(card, card_text(recipe, config.backbone, backbone, summary, out.name, path.name))
     return card
 
 
 def _check_model(tensors: Mapping[str, Tensor], config: ModelConfig, path: Path) -> None:
-    """UsageError where a checkpoint is not of the recipe's model: a recipe names a preset, and presets change."""
+    """UsageError where a checkpoint is not of the recipe's model: a recipe names a preset, and presets change, which a
+    run of an earlier version did not note.
+    """
     with without_numbers():
         width = int(tensors["neck.0.weight"].shape[1])
         expected = {name: t.shape for name, t in Decoder(config, width, width).state_dict().items()}
@@ -116,21 +119,20 @@ def summarise(run: RunFolder, state: dict[str, Any], recipe: Recipe) -> Summary:
 
 
 def card_text(
-    recipe: Recipe, summary: Summary, file: str, checkpoint: str, backbone: BackboneFile | None = None
+    recipe: Recipe, backbone: str, weights: BackboneFile | None, summary: Summary, file: str, checkpoint: str
 ) -> str:
-    """The model card, Markdown. backbone: None where its weights are not known."""
-    config = recipe.config
+    """The model card, Markdown. weights: of the backbone, None where they are not known."""
     start = summary.start
     lines = [
         f"# {file.removesuffix('.safetensors')}",
         "",
-        f"A decoder for in-context segmentation with {config.backbone}, trained by "
+        f"A decoder for in-context segmentation with {backbone}, trained by "
         f"`segic train --recipe {recipe.name}`. {recipe.description[:1].upper()}{recipe.description[1:]}.",
         "",
         "| | |",
         "|---|---|",
-        f"| Backbone | {config.backbone}, frozen; not part of this file |",
-        f"| Backbone's weights | {_weights(backbone, config.backbone)} |",
+        f"| Backbone | {backbone}, frozen; not part of this file |",
+        f"| Backbone's weights | {_weights(weights, backbone)} |",
         f"| Steps | {summary.chosen} of {summary.steps}, batches of {recipe.batch} ({checkpoint}) |",
         f"| Seed | {recipe.seed} |",
         f"| First weights | {start.get('init') or 'random'} |",
@@ -153,11 +155,11 @@ def card_text(
     return "\n".join([*lines, "```", ""])
 
 
-def _weights(backbone: BackboneFile | None, name: str) -> str:
+def _weights(file: BackboneFile | None, backbone: str) -> str:
     """Of the user's file the name alone: nobody else has its folder."""
-    if backbone is None:
+    if file is None:
         return "not recorded"
-    return f"{backbone.path.name if backbone.path else f'{name} of `segic models`'}, sha256 {backbone.sha256}"
+    return f"{file.path.name if file.path else f'{backbone} of `segic models`'}, sha256 {file.sha256}"
 
 
 def _duration(seconds: float) -> str:

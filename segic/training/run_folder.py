@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segic.config import ModelConfig
 from segic.errors import SegicError, UsageError
 from segic.files import whole, write_whole, writing
 from segic.training.backbone_file import BackboneFile
@@ -24,7 +25,8 @@ class RunFolder:
     """The paths of a run.
 
     recipe.json: the resolved recipe. init.json: the file of its first weights, if any. backbone.json: that of the
-    backbone's, with its sha256. log.jsonl: a line an event.
+    backbone's, with its sha256. model.json: the configuration that the recipe's model had at the start, since presets
+    change between versions. log.jsonl: a line an event.
     checkpoints/step-00000500.pt and best.pt.
     predictions/: a picture a validation. skipped.jsonl: files that could not be used.
     """
@@ -56,6 +58,10 @@ class RunFolder:
         return self.path / "backbone.json"
 
     @property
+    def _model(self) -> Path:
+        return self.path / "model.json"
+
+    @property
     def best(self) -> Path:
         return self.path / "checkpoints" / "best.pt"
 
@@ -73,9 +79,12 @@ class RunFolder:
             what = "holds a run; go on with --resume" if self.recipe.is_file() else "is not empty"
             raise UsageError(f"{self.path} {what}, or give another folder with --out")
 
-    def create(self, recipe: Mapping[str, Any], init: Path | None = None, backbone: BackboneFile | None = None) -> None:
-        """A new run, which starts from the weights `init`, with a backbone's. UsageError when the folder holds
-        something already.
+    def create(
+        self, recipe: Mapping[str, Any], init: Path | None = None, backbone: BackboneFile | None = None,
+        model: ModelConfig | None = None,
+    ) -> None:  # fmt: skip
+        """A new run, which starts from the weights `init`, with a backbone's, of the recipe's `model`. UsageError when
+        the folder holds something already.
         """
         self.refuse_existing()
         try:
@@ -86,6 +95,8 @@ class RunFolder:
             write_whole(self._init, json.dumps(str(init.resolve())) + "\n")
         if backbone is not None:
             write_whole(self._backbone, json.dumps(backbone.as_dict()) + "\n")
+        if model is not None:
+            write_whole(self._model, json.dumps(model.as_dict(), indent=2) + "\n")
         write_whole(self.recipe, json.dumps(recipe, indent=2) + "\n")
 
     def started_from(self) -> Path | None:
@@ -101,6 +112,29 @@ class RunFolder:
         if not self._backbone.is_file():
             return None
         return BackboneFile.from_dict(json.loads(self._backbone.read_text(encoding="utf-8")))
+
+    def model(self) -> ModelConfig | None:
+        """The model as it was when the run was started; None for a run of a version that did not note it. UsageError
+        where this version cannot read it.
+        """
+        if not self._model.is_file():
+            return None
+        try:
+            return ModelConfig.from_dict(json.loads(self._model.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, UsageError) as error:
+            raise UsageError(
+                f"{self._model} is none that this version of segic can read ({error}); take the version that started "
+                "the run"
+            ) from error
+
+    def refuse_other_model(self, config: ModelConfig) -> None:
+        """UsageError, with the differences, where the run's model was another than the recipe gives now."""
+        before = self.model()
+        if before is not None and (lines := difference(before.as_dict(), config.as_dict())):
+            raise UsageError(
+                f"{self.path} was started with another model than its recipe describes now, since the preset has "
+                "changed:\n  " + "\n  ".join(lines) + "\nResume with the version of segic that started it"
+            )
 
     def resume(self, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
         """The recipe that the run was started with. UsageError when there is none or `recipe` differs, showing how."""

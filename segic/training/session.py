@@ -95,6 +95,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     init = request.init
     if request.resume:
         run.resume(recipe.as_dict())
+        run.refuse_other_model(recipe.config)
         if init is not None and (saved := run.checkpoints()):
             raise UsageError(
                 f"{run.path} goes on from its checkpoint {saved[-1].name}, not from the weights {init}; leave out "
@@ -116,7 +117,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
         load_initial(decoder, init)
     # After what may be refused, before any long work, and before another process can look for it.
     if not request.resume and processes.first:
-        run.create(recipe.as_dict(), init, weights)
+        run.create(recipe.as_dict(), init, weights, config)
     processes.wait()
     notes = [f"{source.name}: {note}" for source, _ in sources for note in source.notes]
     notes += [f"held-out {source.name}: {note}" for source, _ in held_out for note in source.notes]

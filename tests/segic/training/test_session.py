@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
+from segic.loading import config_in
+from segic.presets import PRESETS
 from segic.training import loop
 from segic.training.cache import cache_name
 from segic.training.card import export_run
@@ -624,6 +626,7 @@ def test_a_run_of_a_preset_that_has_changed_is_neither_resumed_nor_exported(
     fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe]
 ) -> None:
     run = fit(recipe=make_recipe(schedule__steps=1))
+    (run.path / "model.json").unlink()  # as by a version that did not note the model
     values = json.loads(run.recipe.read_text())
     values["model"]["mixer"] = 4  # as if the preset had had that when the run was started
     values["schedule"]["steps"] = 2
@@ -633,6 +636,29 @@ def test_a_run_of_a_preset_that_has_changed_is_neither_resumed_nor_exported(
     with pytest.raises(UsageError, match=r"tensors differ, mixer\.blocks\.0"):
         export_run(run.path, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_a_preset_that_has_changed_without_its_shapes_is_noticed_and_exported_as_it_was(
+    fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe(schedule__steps=1)
+    run = fit(recipe=recipe)
+    fit(recipe=recipe, resume=True)
+    before = PRESETS["segic-s"]
+    assert before.config.matching is not None
+    after = replace(before.config, drift=0.3, matching=replace(before.config.matching, topk=7))
+    monkeypatch.setitem(PRESETS, "segic-s", replace(before, config=after))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"preset has changed:\n  drift: 0\.1 -> 0\.3\n  matching\.topk: 4 -> 7\n"):
+        fit(recipe=recipe, resume=True)
+    export_run(run.path, tmp_path / "out.safetensors")
+    config = config_in(tmp_path / "out.safetensors")
+    assert config is not None
+    assert config.matching is not None
+    assert (config.drift, config.matching.topk) == (0.1, 4)
+    (run.path / "model.json").write_text('{"of_the_future": 1}')
+    with pytest.raises(UsageError, match=r"model\.json is none that this version of segic can read .*of_the_future"):
+        export_run(run.path, tmp_path / "out.safetensors", overwrite=True)
 
 
 @pytest.mark.usefixtures("folder_data")
