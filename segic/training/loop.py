@@ -83,12 +83,13 @@ class Trainer:
 
     def resume(self, note: Callable[[str], None] = lambda _: None) -> int:
         """Loads the newest checkpoint that the first process can read, and returns the number of steps it has done.
-        note: told which newer ones could not be read.
+        note: told which newer ones could not be read, and where the best one cannot.
 
-        The data's order and every random number depend on the seed and the step alone (`segic.training.plan`), so the
-        weights, the optimizer, the average and the step are all there is to a run. A run without any checkpoint starts
-        anew. Raises SegicError where there are some and none can be read, and UsageError for those of another model
-        or, since it would not be continued exactly, of another precision.
+        The data's order and every random number depend on the seed and the step alone (`segic.training.plan`), those
+        of the loss's points on the process as well, so the weights, the optimizer, the average and the step are all
+        there is to a run; with another number of processes, it goes on with other points. A run without any checkpoint
+        starts anew. Raises SegicError where there are some and none can be read, and UsageError for those of another
+        model or, since it would not be continued exactly, of another precision.
         """
         first = self.setup.processes.first
         found = self._newest(note) if first else None
@@ -97,9 +98,24 @@ class Trainer:
         if name is not None:
             path = self.setup.run.path / "checkpoints" / name
             self._continue(path, found[1] if found else load_checkpoint(path, self.setup.device))
-        if self.setup.run.best.is_file():  # may be newer: a step's checkpoint is written before its validation
-            self.state.best = load_checkpoint(self.setup.run.best)["best"]
+        if first:
+            self.state.best = self._best(note)
         return self.state.step
+
+    def _best(self, note: Callable[[str], None]) -> float | None:
+        """The best checkpoint's value, which may be newer than the step's, written before its validation. None where
+        there is no such file to be read: the next validation writes one, rather than none being better than a value
+        that nothing is left of.
+        """
+        best = self.setup.run.best
+        if not best.is_file():
+            return None
+        try:
+            value: float | None = load_checkpoint(best)["best"]
+        except SegicError as error:
+            note(f"the next validation chooses the best checkpoint anew: {error}")
+            return None
+        return value
 
     def _newest(self, note: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
         """The newest checkpoint that can be read; None where there is none at all."""
@@ -296,8 +312,8 @@ class Trainer:
             value = scores.get(self.recipe.validation.metric)
             better = value is not None and (self.state.best is None or value > self.state.best)
             if better:
-                self.state.best = value
-                save_checkpoint(setup.run, setup.run.best, self.saved())
+                save_checkpoint(setup.run, setup.run.best, {**self.saved(), "best": value})
+                self.state.best = value  # after the file, which an interrupt may keep from being written
             if setup.observer:
                 setup.observer.validated(self.state.step, scores, better)
         setup.processes.wait()

@@ -23,6 +23,7 @@ from segic.training.cache import cache_name
 from segic.training.card import export_run
 from segic.training.features import CachedScene, write_scene
 from segic.training.feeds import CachedFeed, index_cache, load_cached
+from segic.training.interrupts import TrainingStopped
 from segic.training.recipe import Recipe
 from segic.training.recipe_file import load_recipe
 from segic.training.run_folder import RunFolder, load_checkpoint, save_checkpoint
@@ -139,6 +140,60 @@ def test_checkpoints_are_rotated_and_the_best_is_kept(fit: Fit, open_backbone: O
     assert load_checkpoint(run.best)["best"] == 0.9
     validations = [event for event in run.events() if event["kind"] == "validation"]
     assert [event["best"] for event in validations] == [True, True, False]
+
+
+@pytest.mark.usefixtures("folder_data")
+@pytest.mark.parametrize("left", [None, b"half a file"])
+def test_a_best_checkpoint_that_is_lost_is_chosen_anew(
+    fit: Fit, tmp_path: Path, open_backbone: OpenBackbone, left: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values, notes = iter([0.9, 0.5]), list[str]()
+    hooks = Hooks(backbone=open_backbone, video=lambda *_: {"video": next(values)}, note=notes.append)
+    changes = {"checkpoint_every": 2, "validation": {"video_every": 2, "metric": "video"}}
+
+    class Killed(Exception):
+        pass
+
+    real = loop.Trainer._step
+
+    def dies(self: loop.Trainer, step: int, drawn: object) -> loop.StepReport:
+        if step == 3:
+            raise Killed
+        return real(self, step, drawn)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop.Trainer, "_step", dies)
+    with pytest.raises(Killed):
+        fit(hooks=hooks, **changes)
+    monkeypatch.setattr(loop.Trainer, "_step", real)
+    run = RunFolder(tmp_path / "run")
+    state = load_checkpoint(run.checkpoint(2))
+    save_checkpoint(run, run.checkpoint(2), {**state, "best": 0.9})  # as the step's checkpoint after it would have it
+    if left is None:
+        run.best.unlink()
+    else:
+        run.best.write_bytes(left)
+    fit(hooks=hooks, resume=True, **changes)
+    assert (load_checkpoint(run.best)["step"], load_checkpoint(run.best)["best"]) == (4, 0.5)
+    assert [note for note in notes if "best.pt is damaged" in note] == notes[: left is not None]
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_an_interrupt_while_the_best_checkpoint_is_written_claims_no_best_one(
+    fit: Fit, open_backbone: OpenBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.save_checkpoint
+
+    def save(run: RunFolder, path: Path, state: dict[str, object]) -> None:
+        if path == run.best:
+            raise KeyboardInterrupt
+        real(run, path, state)
+
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    hooks = Hooks(backbone=open_backbone, video=lambda *_: {"video": 0.5})
+    with pytest.raises(TrainingStopped) as stopped:
+        fit(hooks=hooks, validation={"video_every": 2, "metric": "video"})
+    assert stopped.value.checkpoint is not None
+    assert load_checkpoint(stopped.value.checkpoint)["best"] is None
 
 
 @pytest.mark.usefixtures("folder_data")
