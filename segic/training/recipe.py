@@ -146,6 +146,18 @@ class DataSet(Part):
     cached: int = Field(default=0, ge=0)
     cache_seed: int = Field(default=0, ge=0)
 
+    def refuse_ignored(self, key: str) -> None:
+        """What the kind or layout has no use for is refused, not passed over. key: of this table, for messages."""
+        scenes = self.kind == "scenes"
+        useless = {
+            "layout": scenes and self.layout != "coco", "classes": scenes and self.classes,
+            "exclude_fold": self.exclude_fold is not None and (scenes or self.layout != "coco"),
+            "stamps": not scenes and self.stamps, "backgrounds": not scenes and self.backgrounds,
+            "scenes": not scenes and self.scenes is not None,
+        }  # fmt: skip
+        for name in (name for name, wrong in useless.items() if wrong):
+            raise ValueError(f"{key}.{name} does not go with kind {self.kind!r} and layout {self.layout!r}")
+
 
 class Augmentation(Part):
     """jitter: large-scale jitter of semantic pairs. crop: share of the image that an instance view shows.
@@ -189,17 +201,8 @@ class Data(Part):
 
     @model_validator(mode="after")
     def _nothing_ignored(self) -> "Data":
-        """What a data set's kind or layout has no use for is refused, not passed over."""
         for name, one in self.sets.items():
-            scenes = one.kind == "scenes"
-            useless = {
-                "layout": scenes and one.layout != "coco", "classes": scenes and one.classes,
-                "exclude_fold": one.exclude_fold is not None and (scenes or one.layout != "coco"),
-                "stamps": not scenes and one.stamps, "backgrounds": not scenes and one.backgrounds,
-                "scenes": not scenes and one.scenes is not None,
-            }  # fmt: skip
-            for key in (key for key, wrong in useless.items() if wrong):
-                raise ValueError(f"data.sets.{name}.{key} does not go with kind {one.kind!r} and layout {one.layout!r}")
+            one.refuse_ignored(f"data.sets.{name}")
         return self
 
     @model_validator(mode="after")
@@ -335,6 +338,17 @@ class Validation(Part):
     metric: Literal["episodes", "video"] = "episodes"
     grid: int = Field(default=6, ge=0)
     sets: dict[str, DataSet] = {}
+
+    @model_validator(mode="after")
+    def _nothing_ignored(self) -> "Validation":
+        for name, one in self.sets.items():
+            one.refuse_ignored(f"validation.sets.{name}")
+            if one.cached or one.cache_seed:
+                raise ValueError(
+                    f"validation.sets.{name} has no cache of its own: the held-out episodes are cached where the data "
+                    "are, validation.samples of them from validation.seed; leave out cached and cache_seed"
+                )
+        return self
 
 
 class Recipe(Part):

@@ -114,6 +114,11 @@ def test_a_preset_can_be_changed_part_by_part() -> None:
         ("data.scenes={views=0, composite=0, classes=0}", "views, composite and classes are all 0"),
         ("data.sets.ade20k.exclude_fold=1", "data.sets.ade20k.exclude_fold does not go with kind 'semantic'"),
         ("data.sets.lvis.stamps=x", "data.sets.lvis.stamps does not go with kind 'instance' and layout 'lvis'"),
+        (
+            "validation.sets={x={kind='semantic', path='x', backgrounds='y'}}",
+            "validation.sets.x.backgrounds does not go with kind 'semantic' and layout 'coco'",
+        ),
+        ("validation.sets={x={kind='scenes', path='x', cached=5}}", "validation.sets.x has no cache of its own"),
         ("lr", "expected key=value"),
     ],
 )
