@@ -121,7 +121,8 @@ class DataSet(Part):
 
     kind:   "scenes": three-frame scenes made of photographs. "semantic": the example is another image of the same
             class. "instance": two augmented views of one image are each other's example.
-    layout: how it is published; see `segic.training.sources`. Scenes take COCO's format.
+    layout: how it is published; see `segic.training.sources`. Scenes take COCO's format. In a mask of "folder" and
+            "ade20k", 255 beside other values is no entity: it is trained as background, not left out of the loss.
     path:   its folder under the data root; images, annotations: under `path`, where they differ from the published
             layout. stamps, backgrounds: of scenes, under the data root; "" for none.
     weight: how often it is drawn, relative to the others; 0 leaves it out.
@@ -179,7 +180,9 @@ class Augmentation(Part):
 class Data(Part):
     """size: side of the training pictures in pixels, a multiple of 14. entities: most masks an image.
     cached: samples whose features are computed once and kept; 0 computes features anew at every step. cache_seed: of
-    these samples. Data sets with a cache of their own are not among them; a sample's cache is drawn by its size.
+    these samples. Data sets with a cache of their own are not among them; a sample's cache is drawn by its size. A
+    cache of one set of scenes has all their masks, whatever `entities` says: of them, a step takes as many as
+    `episode.entities` and `pair_entities` say.
     least_area: pixels that a mask must cover in an augmented picture."""
 
     size: int = Field(ge=2 * PATCH, multiple_of=PATCH)

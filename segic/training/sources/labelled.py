@@ -45,7 +45,8 @@ def read_ade20k(one: DataSet, root: Path) -> Catalogue:
 
 def read_folder(one: DataSet, root: Path) -> Catalogue:
     """images/NAME.jpg and masks/NAME.png. Every value of a mask is an entity, or a class for "semantic" sets, whose
-    names are the lines of classes.txt where there is one (line 1 is value 1). 255 beside other values is void.
+    names are the lines of classes.txt where there is one (line 1 is value 1). 255 beside other values is no entity:
+    such pixels are trained as background like those of value 0, since the loss knows no void; alone, it is one.
 
     These are a user's own photographs, whose masks are of what is seen: pictures are turned as their EXIF orientation
     says, as `segic image segment` turns them.
