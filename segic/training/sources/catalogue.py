@@ -1,6 +1,7 @@
 """The images of a data set with their masks, not yet read, and which classes they show."""
 
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,10 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segic.errors import UsageError
 from segic.training.photographs import Instance, coverage
 from segic.training.sources.sample import Unusable
 
 Size = tuple[int, int]
+MOST = 10  # classes that a message lists
 
 
 class MaskSource(Protocol):
@@ -153,10 +156,15 @@ class Catalogue:
                 found.setdefault(category, []).append(position)
         return {category: tuple(positions) for category, positions in sorted(found.items())}
 
-    def only(self, classes: Sequence[str], excluded: Sequence[str]) -> "Catalogue":
-        """Without the excluded classes and, if `classes` names any, with these alone; images left bare go."""
+    def only(self, classes: Sequence[str], excluded: Sequence[str], known: Iterable[str] = ()) -> "Catalogue":
+        """Without the excluded classes and, if `classes` names any, with these alone; images left bare go.
+
+        known: the data set's classes, of which these images may lack some. UsageError for a class that is none of them.
+        """
         if not classes and not excluded:
             return self
+        if classes:
+            _refuse_unknown(classes, list(dict.fromkeys([*filter(None, known), *self.classes()])))
         kept = []
         for item in self.items:
             entities = tuple(
@@ -166,6 +174,16 @@ class Catalogue:
                 kept.append(replace(item, entities=entities))
         left = len(self.items) - len(kept)
         return Catalogue(tuple(kept), (*self.notes, f"{left} images left out that show no class asked for"))
+
+
+def _refuse_unknown(classes: Sequence[str], known: Sequence[str]) -> None:
+    unknown = []
+    for name in (name for name in classes if name not in known):
+        near = difflib.get_close_matches(name, known, n=1)
+        unknown.append(f"{name!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    if unknown:
+        some = ", ".join(known[:MOST]) + (f" and {len(known) - MOST} more" if len(known) > MOST else "")
+        raise UsageError(f"classes: it has none of the name {' or '.join(unknown)}; its classes are {some}")
 
 
 def read_index(path: Path) -> NDArray[np.integer]:

@@ -109,7 +109,7 @@ def _catalogue(document: dict[str, Any], file: Path, folders: list[Path], one: D
         (partial, "images left out of which not all instances are annotated"),
     )
     notes = tuple(f"{count} {what}" for count, what in counted if count)
-    return Catalogue(items, notes).only(one.classes, excluded)
+    return Catalogue(items, notes).only(one.classes, excluded, names.values())
 
 
 def _mask(annotation: dict[str, Any], file: str) -> MaskSource | None:

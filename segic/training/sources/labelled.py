@@ -76,11 +76,11 @@ def _from_masks(
         raise UsageError(f"no picture of {pictures} has a mask of its name in {masks}; found {listing(masks)}. {help_}")
     values, broken = _values([drawn[p.stem] for p in paired])
     items, empty = [], 0
+    named = one.kind == "semantic"
     for path, present in zip(paired, values, strict=True):
         mask = drawn[path.stem]
         kept = [v for v in present if v and not (v == VOID and len([x for x in present if x]) > 1)]
         # A class without a name is told apart from others by its value, which is no text.
-        named = one.kind == "semantic"
         entities = [Entity(names.get(v, f"#{v}") if named else INSTANCES, Value(mask, v)) for v in kept]
         empty += not entities
         if entities:
@@ -91,7 +91,7 @@ def _from_masks(
     notes = [f"{len(without)} pictures have no mask, {without[0]} for one"] if without else []
     notes += [f"{empty} masks are empty or unreadable and left out"] if empty else []
     notes += [f"unusable mask: {text}" for text in broken]
-    return Catalogue(tuple(items), tuple(notes)).only(one.classes, ())
+    return Catalogue(tuple(items), tuple(notes)).only(one.classes, (), names.values() if named else ())
 
 
 def read_fss1000(one: DataSet, root: Path) -> Catalogue:
@@ -135,7 +135,7 @@ def read_fss1000(one: DataSet, root: Path) -> Catalogue:
     if not items:
         raise UsageError(f"{inner} holds no class folders with 1.jpg and 1.png; found {listing(inner)}. {_FSS}")
     notes += [f"{len(lacking)} masks are missing, {lacking[0]} for one"] if lacking else []
-    return Catalogue(tuple(items), tuple(notes)).only(one.classes, ())
+    return Catalogue(tuple(items), tuple(notes)).only(one.classes, (), (name.replace("_", " ") for name in names))
 
 
 def _lines(file: Path) -> list[str]:

@@ -132,6 +132,22 @@ def test_a_fold_and_classes_can_be_left_out(coco_data: Path) -> None:
     assert {source.draw(np.random.default_rng([seed, 3])).texts[0] for seed in range(4)} == {"green"}
 
 
+@pytest.mark.usefixtures("folder_data")
+def test_a_class_that_the_data_set_has_not_is_refused(coco_data: Path) -> None:
+    with pytest.raises(UsageError) as error:
+        open_one(coco_data, kind="semantic", classes=["red", "gren", "xyz"])
+    text = "data set one: classes: it has none of the name 'gren' (did you mean 'green'?) or 'xyz'; its classes are red"
+    assert text in str(error.value)
+    open_one(coco_data, kind="semantic", classes=["red", "blue"])  # blue exists, though no image shows it
+    folder = {"layout": "folder", "path": "."}
+    with pytest.raises(UsageError, match="none of the name 'red'; its classes are instances"):
+        open_one(coco_data, classes=["red"], **folder)
+    (coco_data / "classes.txt").write_text("disc\nring\n")
+    with pytest.raises(UsageError, match=r"'rings' \(did you mean 'ring'\?\); its classes are disc, ring$"):
+        open_one(coco_data, kind="semantic", classes=["disc", "rings"], **folder)
+    open_one(coco_data, kind="semantic", classes=["disc"], **folder)
+
+
 def test_parts_are_split_by_image(coco_data: Path) -> None:
     names = {}
     for part in ("train", "held-out"):
