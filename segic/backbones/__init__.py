@@ -5,7 +5,7 @@ from pathlib import Path
 from segic.backbones.base import Backbone
 from segic.errors import UsageError
 
-__all__ = ["Backbone", "build_backbone", "width_of"]
+__all__ = ["Backbone", "build_backbone", "check_backbone", "width_of"]
 
 
 def width_of(name: str) -> int:
@@ -13,6 +13,13 @@ def width_of(name: str) -> int:
     from segic.backbones.dinov2 import CONFIGS
 
     return CONFIGS[_known(name)].width
+
+
+def check_backbone(name: str, layers: tuple[int, ...]) -> None:
+    """UsageError for a backbone that `build_backbone` does not know, or a layer that it does not have."""
+    from segic.backbones.dinov2 import CONFIGS, check_layers
+
+    check_layers(CONFIGS[_known(name)], layers)
 
 
 def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None) -> Backbone:

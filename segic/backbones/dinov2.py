@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from segic.backbones.fovea import SCALES, Fovea
+from segic.errors import UsageError
 
 PATCH = 14
 GRID = 37  # the position embedding's own grid: 518 / 14
@@ -40,6 +41,15 @@ CONFIGS: Mapping[str, DinoV2Config] = {
     )
     for c in (base, DinoV2Config(base.name + "-reg", base.width, base.depth, base.heads, base.swiglu, registers=4))
 }
+
+
+def check_layers(config: DinoV2Config, layers: tuple[int, ...]) -> None:
+    """UsageError for a layer that the backbone does not have."""
+    if not all(1 <= number <= config.depth for number in layers):
+        raise UsageError(
+            f"layers {list(layers)}: {config.name} has the layers 1 to {config.depth}; give some of these, or none for "
+            "the last one alone"
+        )
 
 
 class _Mlp(nn.Module):
@@ -140,7 +150,7 @@ class DinoV2(nn.Module):
     """A frozen DINOv2; see `segic.backbones.base.Backbone` for the call.
 
     layers: blocks (1-based) whose normalised patch tokens are concatenated along the channels, in this order;
-            empty for the last block only (the paper's).
+            empty for the last block only (the paper's). UsageError for one that there is not.
     """
 
     mean: Tensor
@@ -148,6 +158,7 @@ class DinoV2(nn.Module):
 
     def __init__(self, config: DinoV2Config, layers: tuple[int, ...] = ()):
         super().__init__()
+        check_layers(config, layers)
         self.name = config.name
         self.stride = PATCH
         self.config = config

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segic.backbones import Backbone, build_backbone
+from segic.backbones import Backbone, build_backbone, check_backbone
 from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
@@ -90,6 +90,8 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     run = RunFolder(request.out)
     processes.share(recipe.batch)
     # Reading the data takes minutes: what is refused at once comes first.
+    if hooks.backbone is None:
+        check_backbone(recipe.config.backbone, recipe.config.layers)
     if recipe.validation.metric == "video" and hooks.video is None:
         raise UsageError('validation.metric is "video", but no folder of videos is given; give --davis FOLDER')
     init = request.init

@@ -255,3 +255,9 @@ def test_layout_is_the_official_one(name):
     official = dict(LAYOUTS[name].shapes())
     official.pop("mask_token", None)
     assert own == official
+
+
+@pytest.mark.parametrize("layers", [(0,), (1, 4), (-1,)])
+def test_layers_that_there_are_not(layers):
+    with pytest.raises(UsageError, match=r"layers \[.*\]: tiny has the layers 1 to 3; give some of these"):
+        DinoV2(TINY, layers)

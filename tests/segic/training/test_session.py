@@ -515,6 +515,15 @@ def test_what_is_refused_leaves_no_run_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("layers", [[0], [1, 3], [-1]])
+def test_layers_that_the_backbone_has_not_are_refused_before_the_data_are_read(
+    fit: Fit, tmp_path: Path, layers: list[int]
+) -> None:
+    with pytest.raises(UsageError, match=r"layers \[.*\]: dinov2-tiny has the layers 1 to 2; give some of these"):
+        fit(model__layers=layers, hooks=Hooks())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("folder_data")
 def test_a_run_without_a_checkpoint_resumes_from_its_first_weights(
     fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
