@@ -113,6 +113,11 @@ class RunFolder:
             return None
         return BackboneFile.from_dict(json.loads(self._backbone.read_text(encoding="utf-8")))
 
+    def data_root(self) -> str | None:
+        """The folder of data that the last session read; None for a run of a version that did not note it."""
+        roots = [event["data"] for event in self.events() if "data" in event]
+        return roots[-1] if roots else None
+
     def model(self) -> ModelConfig | None:
         """The model as it was when the run was started; None for a run of a version that did not note it. UsageError
         where this version cannot read it.

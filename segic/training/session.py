@@ -123,6 +123,9 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     processes.wait()
     notes = [f"{source.name}: {note}" for source, _ in sources for note in source.notes]
     notes += [f"held-out {source.name}: {note}" for source, _ in held_out for note in source.notes]
+    root = str(request.data.resolve())
+    if request.resume and (before := run.data_root()) not in (None, root):
+        notes.append(f"the data are read from {root}, before from {before}: the run is the same if the files are")
     if processes.first:
         for note in notes:
             hooks.note(note)
@@ -147,7 +150,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     start = trainer.resume(hooks.note) if request.resume else 0
     if processes.first:
         run.append("resume" if request.resume else "start", {
-            "step": start, "notes": notes, "init": init.name if init else None,
+            "step": start, "data": root, "notes": notes, "init": init.name if init else None,
             **circumstances(device, processes.count),
         })  # fmt: skip
     try:

@@ -525,6 +525,24 @@ def test_layers_that_the_backbone_has_not_are_refused_before_the_data_are_read(
 
 
 @pytest.mark.usefixtures("folder_data")
+def test_a_resume_says_that_the_data_are_elsewhere(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
+    notes: list[str] = []
+    hooks = Hooks(backbone=open_backbone, note=notes.append)
+    request = Request(make_recipe(schedule__steps=1), tmp_path / "data", tmp_path / "run", device="cpu", quiet=True)
+    train(request, hooks)
+    train(replace(request, resume=True, data=tmp_path / "run" / ".." / "data"), hooks)
+    assert not any("before from" in note for note in notes)
+    (tmp_path / "data").rename(tmp_path / "moved")
+    train(replace(request, resume=True, data=tmp_path / "moved"), hooks)
+    told = f"the data are read from {tmp_path / 'moved'}, before from {tmp_path / 'data'}"
+    assert sum(note.startswith(told) for note in notes) == 1
+    train(replace(request, resume=True, data=tmp_path / "moved"), hooks)
+    assert sum("before from" in note for note in notes) == 1
+
+
+@pytest.mark.usefixtures("folder_data")
 def test_a_run_without_a_checkpoint_resumes_from_its_first_weights(
     fit: Fit, tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
 ) -> None:
