@@ -6,10 +6,13 @@ import errno
 import io
 import os
 import sys
+import time
 from pathlib import Path
 from typing import IO, Any
 
 from .lazy import Failure
+
+_PAUSE = 0.01  # seconds
 
 
 def settle_streams() -> None:
@@ -29,9 +32,10 @@ def settle_streams() -> None:
 class _Watched(io.RawIOBase):
     """Passes bytes on unbuffered, so that what could not be written is not tried again when the program ends."""
 
-    def __init__(self, below: Any, name: str) -> None:
-        self._below = below
-        self.name = name
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream  # kept, since it closes what is below it when it goes
+        self._below = getattr(stream.buffer, "raw", stream.buffer)
+        self.name = getattr(stream, "name", "")
 
     def writable(self) -> bool:
         return True
@@ -48,7 +52,10 @@ class _Watched(io.RawIOBase):
         size = len(left)
         try:
             while left:
-                left = left[self._below.write(left) or 0 :]  # None: a pipe that does not block is full
+                written = self._below.write(left)
+                if written is None:  # a pipe that does not block is full
+                    time.sleep(_PAUSE)
+                left = left[written or 0 :]
         except OSError as error:
             self._fail(error)
         return size
@@ -72,10 +79,7 @@ class _Results(_Watched):
 
 
 def _over(stream: Any, kind: type[_Watched]) -> IO[str]:
-    below = getattr(stream.buffer, "raw", stream.buffer)
-    return io.TextIOWrapper(
-        kind(below, stream.name), encoding=stream.encoding, errors=stream.errors, write_through=True
-    )
+    return io.TextIOWrapper(kind(stream), encoding=stream.encoding, errors=stream.errors, write_through=True)
 
 
 def _null_device(number: int) -> IO[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import segic_cli
 from segic.errors import SegicError, UsageError
 from segic_cli.lazy import RootGroup, set_verbosity
 from segic_cli.main import COMMANDS, PATIENCE, cli, wait_patiently
+from segic_cli.streams import settle_streams
 
 
 def program(*args, **environment):
@@ -187,3 +189,11 @@ def test_a_reader_that_leaves_early_ends_the_program_silently():
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_called_from_python_with_a_stream_that_has_no_name(monkeypatch):
+    below = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(below, encoding="utf-8"))
+    settle_streams()
+    print("told")
+    assert below.getvalue() == b"told\n"
