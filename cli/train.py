@@ -118,7 +118,7 @@ def _recipe(name: str | None, overrides: tuple[str, ...], out: Path, *, resume: 
     if overrides:
         raise UsageError("--set changes a recipe and --resume continues one as it is; leave out either")
     run = RunFolder(out)
-    return parse_recipe(run.read_recipe(), str(run.recipe))
+    return parse_recipe(run.read_recipe(), str(run.recipe), stored=True)
 
 
 def _note(quiet: bool) -> Callable[[str], None]:

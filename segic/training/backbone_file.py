@@ -1,7 +1,7 @@
 """Which weights of the backbone a decoder is trained on: without them, its own are worth nothing."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segic.errors import UsageError
@@ -38,8 +38,9 @@ class BackboneFile:
         record = read_record(resolve(name))
         if record is None:
             return None
-        # Makers who publish no sha256 are known by their address alone.
-        genuine = record.source_sha256 == file.sha256 if file.sha256 else record.source == file.source
+        # Of makers who publish no sha256, by the file's name, wherever it was copied from.
+        named = PurePosixPath(record.source.replace("\\", "/")).name == PurePosixPath(file.source).name
+        genuine = record.source_sha256 == file.sha256 if file.sha256 else named
         return cls(None, record.source_sha256, genuine)
 
     @property

@@ -50,7 +50,7 @@ def export_run(run_path: Path, out: Path, *, latest: bool = False, overwrite: bo
     Raises UsageError for a folder that is no run, or has no checkpoint, or for files that exist.
     """
     run = RunFolder(run_path)
-    recipe = parse_recipe(run.read_recipe(), str(run.recipe))
+    recipe = parse_recipe(run.read_recipe(), str(run.recipe), stored=True)
     card = out.with_suffix(".md")
     for path in (out, card):
         if path.exists() and not overwrite:

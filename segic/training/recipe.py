@@ -7,13 +7,14 @@ How fast a run goes (device, workers, cache folder) is not part of it and is cho
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
 from segic.config import ModelConfig
 from segic.errors import UsageError
 from segic.presets import find_preset
 
 PATCH = 14
+STORED = "stored"  # the context of validation of a run's own recipe, which an earlier version accepted
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -343,7 +344,9 @@ class Validation(Part):
     sets: dict[str, DataSet] = {}
 
     @model_validator(mode="after")
-    def _nothing_ignored(self) -> "Validation":
+    def _nothing_ignored(self, info: ValidationInfo) -> "Validation":
+        if info.context == STORED:
+            return self
         for name, one in self.sets.items():
             one.refuse_ignored(f"validation.sets.{name}")
             if one.cached or one.cache_seed:

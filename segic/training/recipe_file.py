@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from segic.errors import UsageError
-from segic.training.recipe import Recipe
+from segic.training.recipe import STORED, Recipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -52,10 +52,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     return parse_recipe(values, name)
 
 
-def parse_recipe(values: Mapping[str, Any], source: str) -> Recipe:
-    """A recipe from plain values. source: for messages."""
+def parse_recipe(values: Mapping[str, Any], source: str, *, stored: bool = False) -> Recipe:
+    """A recipe from plain values. source: for messages. stored: a run's own, which may be an earlier version's."""
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(values, context=STORED if stored else None)
     except ValidationError as error:
         raise UsageError("\n".join(f"recipe {source}: {_explain(e)}" for e in error.errors())) from error
 

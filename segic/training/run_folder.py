@@ -144,7 +144,7 @@ class RunFolder:
     def resume(self, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
         """The recipe that the run was started with. UsageError when there is none or `recipe` differs, showing how."""
         # Values that did not exist when the run was started are what they are by default.
-        before = parse_recipe(self.read_recipe(), str(self.recipe)).as_dict()
+        before = parse_recipe(self.read_recipe(), str(self.recipe), stored=True).as_dict()
         if recipe is not None and (lines := difference(before, recipe)):
             raise UsageError(
                 f"{self.path} was started with another recipe, so that --resume would not continue it:\n  "

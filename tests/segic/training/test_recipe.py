@@ -192,3 +192,12 @@ def test_what_a_recipe_says_of_matching_changes_the_presets() -> None:
     again = parse_recipe(changed.as_dict(), "again")
     assert again.model.config() == changed.model.config()
     assert load_recipe("segic-s", ("model.matching.topk=0",)).model.config().matching is None
+
+
+def test_a_runs_own_recipe_may_hold_what_is_ignored() -> None:
+    """Earlier versions passed over it."""
+    values = load_recipe("segic-s").as_dict()
+    values["validation"]["sets"]["scenes"]["cached"] = 7
+    with pytest.raises(UsageError, match="no cache of its own"):
+        parse_recipe(values, "test")
+    assert parse_recipe(values, "test", stored=True).validation.sets["scenes"].cached == 7
