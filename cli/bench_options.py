@@ -60,14 +60,15 @@ def names_in(text: str | None) -> list[str]:
 def load_model(**options: Any) -> tuple[SEGIC, dict[str, Any]]:
     """The model that the options choose, and what a result says of it.
 
-    Under torchrun every rank takes the GPU of its own number, or its part of the cores.
+    Under torchrun, or a launcher that says as much of this host, every process takes the GPU of its own number, or its
+    part of the cores.
     """
     from segic_benchmarks.models import model_settings
 
     from .model_options import ModelChoice, load
     from .workers import Share
 
-    share = Share.from_environment()
+    share = Share.on_host()
     share.divide_cores()
     choice = ModelChoice(**options)
     model = load(replace(choice, device=share.device(choice.device))).model
@@ -78,12 +79,7 @@ def shard_of(text: str | None) -> Shard:
     """The part named by `--shard`, else by torchrun, else the whole."""
     from segic_benchmarks.shards import Shard
 
-    from .workers import Share
-
-    if text:
-        return Shard.parse(text)
-    share = Share.from_environment()
-    return Shard(share.rank, share.world)
+    return Shard.parse(text) if text else Shard.from_environment()
 
 
 @contextmanager

@@ -40,13 +40,22 @@ class Share:
         """What torchrun says, or `run_workers`; everything where neither started this process."""
         return cls(*(ranks(("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"), environment) or ()))
 
+    @classmethod
+    def on_host(cls, environment: Mapping[str, str] = os.environ) -> Share:
+        """This process among those of its host, as far as LOCAL_RANK and LOCAL_WORLD_SIZE are set: launchers other than
+        torchrun set none or the first alone.
+        """
+        said = (environment.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        rank, world = (int(value) if value.isdecimal() else least for value, least in zip(said, (0, 1), strict=True))
+        return cls(rank, world, rank, world)
+
     def take(self, items: Sequence[T]) -> list[T]:
         """This process's items, in order."""
         return list(items[self.rank :: self.world])
 
     def device(self, wanted: str) -> str:
         """This process's own GPU where any would do; else as wanted."""
-        count = 0 if self.world == 1 else _gpus(wanted)
+        count = 0 if self.world == 1 and self.local_rank == 0 else _gpus(wanted)
         return f"cuda:{self.local_rank % count}" if count else wanted
 
     def divide_cores(self) -> None:

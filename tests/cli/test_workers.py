@@ -218,6 +218,15 @@ def test_share():
             Share.from_environment(wrong)
 
 
+def test_what_other_launchers_say_of_a_host(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert Share.from_environment({"WORLD_SIZE": "1"}) == Share()
+    assert Share.on_host({"RANK": "1", "WORLD_SIZE": "2"}).device("auto") == "auto"
+    assert Share.on_host({"LOCAL_RANK": "3"}).device("auto") == "cuda:3"
+    assert Share.on_host({"LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}) == Share(1, 2, 1, 2)
+
+
 def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
