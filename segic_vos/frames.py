@@ -38,9 +38,9 @@ class Frame:
 class SourceInfo:
     """What is known of a source before it is read to its end.
 
-    rate: frames a second, None for folders. expected_frames: a hint for the progress bar and nothing else, since
-    containers lie about it; None where there is no hint. pixel_aspect: the width of an upright frame's pixel by its
-    height (sample aspect ratio), 1 where it is not known.
+    rate: frames a second, None for folders. expected_frames: a hint for the progress bar and, where it is another than
+    before, that a clip has grown, for containers lie about it; None where there is no hint. pixel_aspect: the width of
+    an upright frame's pixel by its height (sample aspect ratio), 1 where it is not known.
     """
 
     path: Path | None

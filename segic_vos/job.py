@@ -84,7 +84,8 @@ def open_clip(job: ClipJob) -> Clip:
         )
     annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
     # Frames of other sizes are refused, or brought to that of the first.
-    opening = annotations.opening(source.names, Selection(job.start, job.end, job.every), source.info.size)
+    selection, info = Selection(job.start, job.end, job.every), source.info
+    opening = annotations.opening(source.names, selection, info.size, info.expected_frames)
     if job.rle:
         encoder()  # said before an earlier run's files go
     outputs = Outputs(job.out)

@@ -187,10 +187,12 @@ class _Run:
 
     def _is_all(self, finished: Finished) -> bool:
         """Whether nothing is left of a complete earlier run: since then its clip may have become longer, and files may
-        be gone. Where the clip's length is not known, its frames tell.
+        be gone. A container that misstates its length does so both times.
         """
         there = all(path.exists() for path in self._written().values())
-        return there and self._clip.source.info.expected_frames == finished.frames
+        expected = self._clip.source.info.expected_frames
+        before = ((self._outputs.read_summary() or {}).get("video") or {}).get("expected_frames")
+        return there and (expected == finished.frames or (expected is not None and expected == before))
 
     def _nothing_left(self, finished: Finished) -> RunSummary:
         """The summary of a complete earlier run, whose choices and timings are in its own."""

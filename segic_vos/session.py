@@ -98,9 +98,9 @@ class VideoSession:
 
         Raises UsageError for a frame of another size than the first one.
         """
-        self._checked_size((pixels.shape[0], pixels.shape[1]))
-        coarsest = None if whole else self._coarsest((pixels.shape[0], pixels.shape[1]))
-        return self.model.encode(to_batch(pixels), coarsest)[0]
+        batch = to_batch(pixels)
+        size = self._checked_size((pixels.shape[0], pixels.shape[1]))
+        return self.model.encode(batch, None if whole else self._coarsest(size))[0]
 
     def _coarsest(self, frame: tuple[int, int]) -> Tensor | None:
         """(h, w) int64, how coarsely the next frame's tokens may be seen; None for a frame that is seen whole."""

@@ -58,6 +58,7 @@ class RunSummary:
                 "width": width,
                 "height": height,
                 "rate": None if rate is None else str(rate),
+                "expected_frames": self.source.expected_frames,
             },
             "frames": self.frames,
             "resumed_frames": self.resumed,

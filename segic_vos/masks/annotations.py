@@ -83,13 +83,18 @@ class Annotations:
         return mask.annotation
 
     def opening(
-        self, frame_names: Sequence[str] | None, selection: Selection, size: tuple[int, int] | None = None
+        self,
+        frame_names: Sequence[str] | None,
+        selection: Selection,
+        size: tuple[int, int] | None = None,
+        count: int | None = None,
     ) -> Annotation:
         """The first masks that show an object, of all frames that are taken; where none does, the first of all. Of
         their palette those colours are others that do not let one see the clip's ids, see `distinct_palette`.
 
         All masks of frames that are taken are read, so that a bad one is told before work begins.
-        frame_names: as in `read_annotations`. size: the frames' (height, width), where that is known.
+        frame_names: as in `read_annotations`. size: the frames' (height, width), where that is known. count: how many
+        frames of a video are probably taken; masks of later ones are left for when their frames come, if they do.
 
         Raises UsageError where no mask is of a frame that is taken, since nothing would be followed, and for a mask by
         frame that cannot be used or has another size.
@@ -97,7 +102,7 @@ class Annotations:
         if self._first is not None:
             found, ids = self._first.annotation, set(self._first.annotation.ids)
         else:
-            found, ids = self._survey(self._taken(frame_names, selection), size)
+            found, ids = self._survey(self._taken(frame_names, selection, count), size)
         if found.palette is None:
             return found
         palette, renewed = distinct_palette(found.palette, ids)
@@ -105,10 +110,15 @@ class Annotations:
             self._notes.append(f"{self._source}: {describe_renewed(renewed)}")
         return replace(found, palette=palette)
 
-    def _taken(self, frame_names: Sequence[str] | None, selection: Selection) -> list[tuple[str, Path]]:
+    def _taken(
+        self, frame_names: Sequence[str] | None, selection: Selection, count: int | None
+    ) -> list[tuple[str, Path]]:
         """The names and mask files of the frames that are taken, in their order. UsageError where there is none."""
         if frame_names is None:
             numbers = sorted(number for number in map(int, self._by_frame) if selection.takes(number))
+            if count is not None:
+                stop = selection.start + count * selection.every
+                numbers = [number for number in numbers if number < stop] or numbers[:1]
             taken = [(frame_name(number), self._by_frame[str(number)]) for number in numbers]
         else:
             names = (name for position, name in enumerate(frame_names) if selection.takes(position))

@@ -271,6 +271,15 @@ def test_resume_of_a_complete_run_does_nothing(program, clip):
     assert (told["choices"], told["timings_s"]) == (written["choices"], written["timings_s"])
 
 
+def test_resume_of_a_complete_run_whose_container_misstates_its_length(program, clip, monkeypatch):
+    monkeypatch.setattr("segic_vos.sources.video._expected_frames", lambda *_: FRAMES + 9)
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    before = (clip / "clip_segic/overlay.mp4").stat().st_mtime_ns
+    done = program("clip.mp4", "--masks", "first.png", "--resume")
+    assert "nothing is left to do" in done.output
+    assert before == (clip / "clip_segic/overlay.mp4").stat().st_mtime_ns
+
+
 def test_resume_of_a_complete_run_goes_on_with_what_came_since(program, clip):
     (clip / "shots").mkdir()
 

@@ -308,6 +308,9 @@ def test_a_frame_of_another_size_is_refused(dense_model: SEGIC) -> None:
     height, width = FRAME
     with pytest.raises(UsageError, match=f"the first one was {width}x{height}"):
         session.step(np.zeros((height + 40, width, 3), np.uint8))
+    for shape in ((5,), (2, height, width, 3)):
+        with pytest.raises(UsageError, match="expected uint8 of shape"):
+            session.step(np.zeros(shape, np.uint8))
 
 
 def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, job: ClipJob) -> None:

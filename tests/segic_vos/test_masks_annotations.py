@@ -297,3 +297,13 @@ def test_ids_of_any_mask_have_a_colour_and_this_is_said_once(save, tmp_path):
 
 def test_masks_without_a_palette_have_none(save):
     assert read_annotations(save("m.png", stripe(0, 1))).opening(VIDEO, Selection()).palette is None
+
+
+def test_masks_past_a_videos_end_do_not_stop_it(save, tmp_path):
+    save("m/00001.png", stripe(0, 3))
+    save("m/00900.png", stripe(0, 3)[:, :5])
+    masks = read_annotations(tmp_path / "m", frame_names=VIDEO, form="frames")
+    assert masks.opening(VIDEO, Selection(), (4, 12), 40).ids == (3,)
+    assert masks.opening(VIDEO, Selection(start=1, every=2), (4, 12), 20).ids == (3,)
+    with pytest.raises(UsageError, match="given for frame 00900"):
+        masks.opening(VIDEO, Selection(), (4, 12))
