@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from segic.errors import UsageError
+from segic.torchrun import ranks
 
 PATIENCE = timedelta(hours=6)  # the others wait while the first process validates
 
@@ -44,6 +45,10 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
+
+    def any(self, here: bool, device: torch.device) -> bool:
+        """Whether it is so in any process."""
+        return bool(self.sum_(torch.tensor(float(here), device=device))) if self.count > 1 else here
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -82,12 +87,12 @@ class Processes:
 def join(device: torch.device) -> tuple[Processes, torch.device]:
     """What torchrun's environment says, joined, and this process's device. One process where there is no torchrun.
 
-    NCCL between GPUs, gloo between CPUs.
+    NCCL between GPUs, gloo between CPUs. UsageError for an environment that says a part of it.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    rank, count = ranks(("RANK", "WORLD_SIZE")) or (0, 1)
     if count == 1:
         return Processes(), device
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
     if device.type == "cuda":
         if local >= torch.cuda.device_count():
             raise UsageError(

@@ -60,8 +60,7 @@ class Interrupts:
         self.safe = False  # and so it stays where the step fails
         yield
         self.safe = self._alone
-        asked = torch.tensor(float(self._asked), device=self._device)
-        if self._processes.sum_(asked).item():
+        if self._processes.any(self._asked, self._device):
             self.safe = True
             raise KeyboardInterrupt
 

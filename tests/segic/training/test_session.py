@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,25 +58,33 @@ def test_loss_falls_when_one_sample_is_learnt(fit: Fit, tmp_path: Path) -> None:
     assert steps[1]["iou"] > steps[0]["iou"]
 
 
-@pytest.mark.usefixtures("folder_data")
-def test_resume_is_exact(fit: Fit, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = make_recipe(loss__points=64, checkpoint_every=2, episode__negatives=0.5)
-    whole = fit("whole", recipe=recipe, workers=1)
+@contextmanager
+def killed_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The training within ends as by a kill, before this step."""
 
     class Killed(Exception):
         pass
 
     real = loop.Trainer._step
 
-    def dies(self: loop.Trainer, step: int, drawn: object) -> loop.StepReport:
-        if step == 3:
+    def dies(self: loop.Trainer, at: int, drawn: object) -> loop.StepReport:
+        if at == step:
             raise Killed
-        return real(self, step, drawn)  # type: ignore[arg-type]
+        return real(self, at, drawn)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loop.Trainer, "_step", dies)
-    with pytest.raises(Killed):
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Trainer, "_step", dies)
+        with pytest.raises(Killed):
+            yield
+
+
+@pytest.mark.usefixtures("folder_data")
+def test_resume_is_exact(fit: Fit, make_recipe: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make_recipe(loss__points=64, checkpoint_every=2, episode__negatives=0.5)
+    whole = fit("whole", recipe=recipe, workers=1)
+
+    with killed_at_step(3, monkeypatch):
         fit("broken", recipe=recipe, workers=3)
-    monkeypatch.setattr(loop.Trainer, "_step", real)
     resumed = fit("broken", recipe=recipe, resume=True, workers=2)
     a, b = (load_checkpoint(run.checkpoints()[-1]) for run in (whole, resumed))
     assert a["step"] == b["step"] == 4
@@ -151,20 +160,8 @@ def test_a_best_checkpoint_that_is_lost_is_chosen_anew(
     hooks = Hooks(backbone=open_backbone, video=lambda *_: {"video": next(values)}, note=notes.append)
     changes = {"checkpoint_every": 2, "validation": {"video_every": 2, "metric": "video"}}
 
-    class Killed(Exception):
-        pass
-
-    real = loop.Trainer._step
-
-    def dies(self: loop.Trainer, step: int, drawn: object) -> loop.StepReport:
-        if step == 3:
-            raise Killed
-        return real(self, step, drawn)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop.Trainer, "_step", dies)
-    with pytest.raises(Killed):
+    with killed_at_step(3, monkeypatch):
         fit(hooks=hooks, **changes)
-    monkeypatch.setattr(loop.Trainer, "_step", real)
     run = RunFolder(tmp_path / "run")
     state = load_checkpoint(run.checkpoint(2))
     save_checkpoint(run, run.checkpoint(2), {**state, "best": 0.9})  # as the step's checkpoint after it would have it
