@@ -68,11 +68,15 @@ def write_over(path: Path, data: bytes) -> None:
 
 
 def _replace(file: BinaryIO, data: bytes) -> None:
-    size = len(data)
     file.seek(0)
-    while data:  # a disk that fills up takes part of it; the next write tells why
+    write_all(file, data)
+    file.truncate(len(data))
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write to an unbuffered file: a disk that fills up takes part of the data, and the next write tells why."""
+    while data:
         data = data[file.write(data) :]
-    file.truncate(size)
 
 
 def write_whole(path: Path, data: bytes | str) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from segic.devices import processor_name
 from segic_vos.quality import SizeChoice
+from segic_vos.wording import counted
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Choices:
         if self.foveated:
             size += " around the objects"
         why = f" ({self.size_by})" if self.size_by else ""
-        threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
+        threads = "" if self.threads is None else f", {counted(self.threads, 'thread')}"
         batch = f", batch {self.batch}" + (f" ({self.batch_by})" if self.batch_by else "")
         if self.foveated:  # one by one
             batch = ""

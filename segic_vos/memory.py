@@ -14,6 +14,7 @@ from segic.config import ModelConfig
 from segic.errors import UsageError
 from segic_vos.quality import SIZES
 from segic_vos.summary import peak_memory_mb
+from segic_vos.wording import counted
 
 _BATCH = {"cuda": 8}  # by device, else _USUAL_BATCH; a small backbone does not keep a GPU at work with fewer
 _USUAL_BATCH = 4
@@ -78,7 +79,7 @@ def choose_batch(work: Workload, device: torch.device, limit: int) -> int:
     first = used + work.fixed_bytes(device) + work.bytes_a_frame(device)
     if first > room:
         height, width = work.frame
-        objects = "1 object" if work.objects == 1 else f"{work.objects} objects"
+        objects = counted(work.objects, "object")
         smaller = work.config.size > min(SIZES)
         advice = "Allow more, or lower --size or --quality" if smaller else "Allow more, or give a smaller --size"
         free = f"; only {show_bytes(room)} are free" if room < limit else ""

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from segic.errors import UsageError
-from segic.files import make_folder, writing
+from segic.files import make_folder, write_all, writing
 from segic_vos.frames import Frame, FrameResult
 
 _START, _END = b"[", b"\n]\n"
@@ -70,10 +70,8 @@ class RleWriter:
     def _put(self, entries: bytes) -> None:
         """Put `entries` in place of the closing bracket, and a new one after them; all of it or nothing."""
         self._file.seek(self._end)
-        data = entries + _END
         try:
-            while data:  # a disk that fills up takes part of it; the next write tells why
-                data = data[self._file.write(data) :]
+            write_all(self._file, entries + _END)
         except OSError:
             self._file.seek(self._end)
             self._file.write(_END)  # where one was: it needs no room
