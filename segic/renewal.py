@@ -8,12 +8,14 @@ frame counts only where its masks can hardly be wrong, and the example's own tok
 from collections.abc import Collection, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from segic.backbones.fovea import Fovea
 from segic.config import MatchingConfig
 from segic.ownership import partition
 from segic.propagation import Context, renumbered
-from segic.target_model import TargetModel, fit_target_model
+from segic.target_model import TargetModel, fit_counted
 from segic.tiles import surroundings
 
 CERTAIN = 0.5  # the score that every entity of a later frame must have
@@ -64,9 +66,8 @@ def renewed(
     assert later.weights is not None
     owner = renumbered(partition(later.weights, matching.ridge_share), later.entities, example.entities)
     touched = (later.weights.amax(0) > TOUCHED).view(grid)
-    model = fit_to_both(
-        example.target_model, (example.matching, example.weights), (later.matching, owner, touched), matching
-    )
+    known, new = (example.matching, example.weights), (later.matching, owner, touched)
+    model = fit_to_both(example.target_model, known, new, matching, later.fovea)
     if sure is not None:  # a GPU fits in any case: to ask it whether it should would be to wait for it
         before = example.linear
         model = TargetModel(
@@ -80,21 +81,22 @@ def fit_to_both(
     example: tuple[Tensor, Tensor],
     later: tuple[Tensor, Tensor, Tensor],
     matching: MatchingConfig,
+    fovea: Fovea | None = None,
 ) -> TargetModel:
     """The linear model of an example's tokens and a later frame's.
 
     model: of the example alone. example: its tokens (T, C) and weights (n, T), what each entity covers of them. later:
     the other frame's tokens (h * w, C), their owners (h * w,) int64 by its masks, 0 for background, and (h, w) bool,
-    which of them any entity touches.
+    which of them any entity touches. fovea: which of them are not the same as others, None: all.
     """
     tokens, owner, touched = later
-    agreed = model.margins(tokens).gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
+    if fovea is not None:
+        tokens = tokens[fovea.seen]
+    margins = model.margins(tokens) if fovea is None else model.margins(tokens)[:, fovea.source]
+    agreed = margins.gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
     kept = torch.where(owner > 0, agreed, ~surroundings(touched, RING).flatten())
-    own = partition(example[1], matching.ridge_share)
-    return fit_target_model(
-        torch.cat([example[0], tokens]),
-        torch.cat([own, owner]),
-        len(example[1]),
-        matching.ridge,
-        torch.cat([torch.ones_like(own, dtype=torch.bool), kept]),
-    )
+    own = F.one_hot(partition(example[1], matching.ridge_share), len(example[1]) + 1).float()
+    new = F.one_hot(owner, own.shape[1]).float() * kept[:, None]
+    if fovea is not None:  # one speaks for all that are the same
+        new = new.new_zeros(len(fovea), new.shape[1]).index_add_(0, fovea.source, new)
+    return fit_counted(torch.cat([example[0], tokens]), torch.cat([own, new]), matching.ridge)

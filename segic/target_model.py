@@ -13,6 +13,7 @@ from torch import Tensor
 
 GOAL = 0.15  # asked of an owner's tokens, minus this of all others: its margins are then as large as those of matching
 FEW = 20  # tokens: owners with many more count the same, whatever their size; with fewer they count less
+ROWS = 1024  # tokens that are floats at once: those of two frames would take most of the memory of all this
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,27 +34,30 @@ class TargetModel:
         return scores[1:] - others
 
 
-def fit_target_model(
-    tokens: Tensor, group: Tensor, entities: int, ridge: float, kept: Tensor | None = None
-) -> TargetModel:
+def fit_target_model(tokens: Tensor, group: Tensor, entities: int, ridge: float) -> TargetModel:
+    """That of an example's tokens (T, C), of length 1, each of which has one owner. group: (T,) int64, 0 for
+    background, 1..entities. ridge: see `fit_counted`.
+    """
+    return fit_counted(tokens, F.one_hot(group, entities + 1).float(), ridge)
+
+
+def fit_counted(tokens: Tensor, counted: Tensor, ridge: float) -> TargetModel:
     """The weight W and offset b of least sum_i s_i |W' x_i + b - y_i|^2 + ridge v |W|^2 over an example's tokens.
 
-    tokens: (T, C) x_i, of length 1. group: (T,) int64, 0 for background, 1..entities for the entity that owns the
-    token: its column of y_i is GOAL, the others are -GOAL. s_i: weights of sum 1 that make rare owners count as much as
-    the rest. v: the weighted variance of a feature, so that `ridge` has no unit. kept: (T,) bool, which of the tokens
-    count; None for all.
+    tokens: (T, C) of length 1, in any precision. counted: (T, 1 + n) float32, the background's first: how many of each
+    owner's x_i a token stands for; none of those that say nothing. y_i: GOAL in its owner's column, else -GOAL. s_i:
+    weights of sum 1 that make rare owners count as much as the rest. v: the weighted variance of a feature, so
+    that `ridge` has no unit.
     """
-    x = tokens.float()
-    own = F.one_hot(group, entities + 1).float()
-    counted = own if kept is None else own * kept[:, None]
-    share = (counted / (counted.sum(0) + FEW)).sum(1, keepdim=True)
+    share = counted / (counted.sum(0) + FEW)
     share = share / share.sum()
-    goal = GOAL * (2 * own - 1)
-    middle, mean_goal = (share * x).sum(0), (share * goal).sum(0)
-    root = share.sqrt()
-    centred = root * (x - middle)
+    of_owner = share.sum(0)
+    parts = list(zip(tokens.split(ROWS), share.split(ROWS), strict=True))
+    sums = torch.stack([own.T @ x.float() for x, own in parts]).sum(0)
+    middle = sums.sum(0)
     # In the tokens' own precision, which the ridge leaves nothing of to be seen, a CPU takes a fifth of the time.
-    known = centred.to(tokens.dtype) if tokens.dtype == torch.bfloat16 else centred
+    precision = tokens.dtype if tokens.dtype == torch.bfloat16 else torch.float32
+    known = torch.cat([((x.float() - middle) * own.sum(1, keepdim=True).sqrt()).to(precision) for x, own in parts])
     covariance = (known.T @ known).float()
     diagonal = covariance.diagonal()
     # The smallest addend keeps tokens that are all alike, of a plain picture, from making the matrix singular.
@@ -61,5 +65,9 @@ def fit_target_model(
     factor, failed = torch.linalg.cholesky_ex(covariance)
     # It fails on features that are not finite only; so then are the margins, and the loss, which is where that is told.
     factor = factor.masked_fill(failed > 0, torch.nan)
-    weight = torch.cholesky_solve(centred.T @ (root * (goal - mean_goal)), factor)
+    goal = GOAL * (2 * torch.eye(len(of_owner), device=tokens.device) - 1)
+    mean_goal = of_owner @ goal
+    # All that is of one owner has one goal: its tokens' sum tells what they have in common with it.
+    common = (sums - of_owner[:, None] * middle).T @ (goal - mean_goal)
+    weight = torch.cholesky_solve(common, factor)
     return TargetModel(weight, mean_goal - middle @ weight)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segic.backbones.fovea import fovea
 from segic.config import MatchingConfig
 from segic.ownership import partition
 from segic.propagation import Context, target_margins
@@ -128,6 +129,21 @@ def test_a_frame_without_the_entities_teaches_the_background_alone() -> None:
     new = renew(frame(around(NEW, seed=1), [0], (5, 9)))
     assert margins(new, around(ONE, seed=3))[0].mean() > GOAL
     assert (margins(new, around(NEW, seed=3)) < -GOAL).all()
+
+
+def test_tokens_that_are_one_are_learnt_as_if_they_were_several() -> None:
+    """Whatever their owners: of a block, one may be the entity's and be kept, and the others background or left out."""
+    directions = [KNOWN, *FAR, ONE, TWO, NEW, NEW]
+    grid = (len(directions), COLUMNS)
+    layout = fovea(torch.where(torch.arange(grid[0])[:, None] < 2, 1, 4).expand(grid))
+    later = frame(around(*directions, seed=1), [0, *[0] * RING, 5, 9, 0, 0], (5, 9))
+    assert later.matching is not None
+    assert len(layout) < len(later.matching)
+    copied = replace(later, matching=later.matching[layout.seen][layout.source])
+    fresh = around(KNOWN, ONE, TWO, NEW, seed=5)
+    found, expected = (margins(renew(one), fresh) for one in (replace(copied, fovea=layout), copied))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(found, margins(renew(later), fresh), atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segic.target_model import FEW, GOAL, TargetModel, fit_target_model
+from segic.target_model import FEW, GOAL, ROWS, TargetModel, fit_counted, fit_target_model
 
 
 def unit_tokens(count: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -84,6 +84,27 @@ def test_the_order_of_the_tokens_means_nothing() -> None:
     order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
     one, two = fit_target_model(tokens, group, 2, 0.02), fit_target_model(tokens[order], group[order], 2, 0.02)
     torch.testing.assert_close(one.weight, two.weight, atol=1e-4, rtol=1e-4)
+
+
+def test_one_token_may_stand_for_several_and_others_for_none() -> None:
+    """Of different owners too: a block of tokens that look the same may lie across a border."""
+    tokens = unit_tokens(20, 8)
+    counted = torch.randint(0, 4, (20, 3), generator=torch.Generator().manual_seed(0)).float()
+    counted[:3] = 0
+    place = torch.arange(60).repeat_interleave(counted.flatten().long())
+    index, group = place // 3, place % 3
+    one, two = fit_counted(tokens, counted, 0.02), fit_target_model(tokens[index], group, 2, 0.02)
+    torch.testing.assert_close(one.weight, two.weight, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.offset, two.offset, atol=1e-4, rtol=1e-4)
+
+
+def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens, group = unit_tokens(50, 8), torch.arange(50) % 3
+    assert len(tokens) < ROWS
+    whole = fit_target_model(tokens, group, 2, 0.02)
+    monkeypatch.setattr("segic.target_model.ROWS", 7)
+    parts = fit_target_model(tokens, group, 2, 0.02)
+    torch.testing.assert_close(parts.weight, whole.weight, atol=1e-4, rtol=1e-4)
 
 
 def test_a_plain_picture_says_nothing() -> None:
