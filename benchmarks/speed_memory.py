@@ -1,14 +1,13 @@
 """Peak memory of a piece of work, on the host and on the device."""
 
-import ctypes
-import gc
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from segic.devices import release_freed_memory
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -31,13 +30,11 @@ class Peak:
 def peak_memory(device: torch.device) -> Iterator[Peak]:
     """Measure the block; the yielded `Peak` is filled in when it ends. The host's share needs Linux."""
     peak = Peak()
-    gc.collect()
-    _give_back()
+    release_freed_memory(device)  # it would hide what this run takes itself
     resettable = _reset_host_peak()
     if resettable:
         peak.host_before = _status("VmRSS")
     if device.type == "cuda":
-        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         peak.device_before = torch.cuda.memory_reserved(device)
     try:
@@ -48,14 +45,6 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         if device.type == "cuda":
             # Not what is allocated: nobody else can use what recordings keep.
             peak.device = torch.cuda.max_memory_reserved(device)
-
-
-def _give_back() -> None:
-    """Freed memory that the C library keeps would hide the next run's own; glibc alone can be asked."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
 
 def _reset_host_peak() -> bool:

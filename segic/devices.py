@@ -1,5 +1,7 @@
 """Where a model runs, and in which precision its backbone; what is known of the machine."""
 
+import ctypes
+import gc
 import os
 import platform
 import re
@@ -77,3 +79,16 @@ def peak_host_memory() -> int | None:
         return None
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def release_freed_memory(device: torch.device) -> None:
+    """Returns to the system what is freed and what allocators keep for later: of the C library's, glibc's alone can be
+    asked.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

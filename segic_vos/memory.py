@@ -11,6 +11,7 @@ import torch
 
 from segic.backbones import width_of
 from segic.config import ModelConfig
+from segic.devices import release_freed_memory
 from segic.errors import UsageError
 from segic_vos.quality import SIZES
 from segic_vos.summary import peak_memory_mb
@@ -120,7 +121,8 @@ def show_bytes(value: float) -> str:
 
 
 def _used(device: torch.device) -> float:
-    """Bytes that this process holds now, on the host or on the GPU."""
+    """Bytes that this process holds now, on the host or on the GPU, without what earlier clips have left behind."""
+    release_freed_memory(device)
     if device.type == "cuda":
         return float(torch.cuda.memory_reserved(device))
     try:

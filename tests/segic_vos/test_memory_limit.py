@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from segic.errors import UsageError
 from segic.presets import PRESETS
 from segic_vos.batches import BatchLimit, is_out_of_memory
-from segic_vos.memory import Workload, choose_batch, parse_bytes, show_bytes
+from segic_vos.memory import Workload, _used, choose_batch, parse_bytes, show_bytes
 
 CPU = torch.device("cpu")
 CONFIG = PRESETS["segic-s"].config
@@ -43,6 +45,16 @@ def test_one_frame_that_does_not_fit_is_refused(used):
         UsageError, match=r"--max-memory 500 MB: .* need \d+ MB, 400 MB .* 1 object in 854x480 .*--quality"
     ):
         choose_batch(work(), CPU, 500_000_000)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked for what it keeps")
+def test_what_earlier_work_has_left_behind_is_no_part_of_it():
+    """Freed blocks between others that are still there stay with the allocator, which would use them again."""
+    blocks = [torch.ones(64 * 1024, dtype=torch.uint8) for _ in range(3000)]
+    held = _used(CPU)
+    del blocks[:-1]
+    assert _used(CPU) < held - 150e6
+    assert len(blocks[0]) == 64 * 1024
 
 
 @pytest.mark.parametrize(
