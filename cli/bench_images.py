@@ -14,6 +14,7 @@ from .bench_options import (
     load_model,
     out_option,
     progress_bar,
+    refuse_given,
     shard_of,
     shard_option,
     show,
@@ -139,6 +140,8 @@ def coco_sem(
     """Score COCO as semantic segmentation, its instances merged by class."""
     from segic_benchmarks.coco_semantic import coco_semantic
 
+    if examples is not None:
+        refuse_given(["seed", "training"], "is about examples drawn from the training set, and --examples brings them")
     out = out or _default_out("coco-sem")
     bench = coco_semantic(
         data,
@@ -173,6 +176,8 @@ def _label_maps(name: str, title: str) -> click.Command:
     ) -> None:
         from segic_benchmarks.label_maps import LAYOUTS, label_map_benchmark
 
+        if examples is not None:
+            refuse_given(["seed"], "is about examples drawn from the training set, and --examples brings them")
         out = out or _default_out(name)
         bench = label_map_benchmark(
             LAYOUTS[name],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from segic.model import SEGIC
@@ -27,6 +28,19 @@ def stacked(options: list[Callable[[F], F]]) -> Callable[[F], F]:
         return function
 
     return decorate
+
+
+def refuse_given(names: Sequence[str], reason: str) -> None:
+    """UsageError for options of the current command, by their parameters' names, that the user gave. reason: goes on
+    after the option.
+    """
+    from segic.errors import UsageError
+
+    ctx = click.get_current_context()
+    for parameter in ctx.command.params:
+        if parameter.name in names and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT:
+            option = " or ".join((*parameter.opts, *parameter.secondary_opts))
+            raise UsageError(f"{option} {reason}: leave out one of them")
 
 
 data_option = click.option(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
-from click.core import ParameterSource
 
 from segic.errors import UsageError
 from segic.files import write_whole
@@ -18,6 +17,7 @@ from .bench_options import (
     load_model,
     out_option,
     progress_bar,
+    refuse_given,
     shard_of,
     shard_option,
     show,
@@ -97,7 +97,7 @@ def measure(
 ) -> None:
     """Run the model, or score `results`, and show what came of it. conclude: makes a result of a finished run."""
     if results is not None:
-        _refuse_given("quality", "fovea", *model)
+        refuse_given(["quality", "fovea", *model], "says how a model runs, and --results runs none")
         result = _score(bench, work, results, out, shard, quiet)
     else:
         from segic_benchmarks.follow import following
@@ -118,15 +118,6 @@ def measure(
         click.echo("no score here: the dataset has no masks after the objects' first frames", err=True)
     else:
         show(result, as_json=as_json, quiet=quiet)
-
-
-def _refuse_given(*names: str) -> None:
-    """UsageError for these options of the current command where the user gave one."""
-    ctx = click.get_current_context()
-    for parameter in ctx.command.params:
-        if parameter.name in names and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT:
-            option = " or ".join((*parameter.opts, *parameter.secondary_opts))
-            raise UsageError(f"{option} says how a model runs, and --results runs none: leave out one of them")
 
 
 def _score(

@@ -97,6 +97,17 @@ def test_coco_semantic(coco: Path, tmp_path: Path) -> None:
     assert everything.stdout == "coco-sem mIoU 100.0\n"
 
 
+@pytest.mark.parametrize("command", ["coco-sem", "ade20k"])
+def test_what_draws_examples_is_refused_beside_examples_of_ones_own(tmp_path: Path, command: str) -> None:
+    common = (command, "--data", tmp_path, "--examples", tmp_path, "--seed", "0")
+    result = bench(*common)
+    assert result.exit_code == 2
+    assert (
+        "--seed is about examples drawn from the training set, and --examples brings them: leave out" in result.output
+    )
+    assert "--seed" not in bench(*common[:-2]).output
+
+
 def test_fss1000(tmp_path: Path) -> None:
     for name, colour in (("berry", RED), ("leaf", GREEN)):
         (tmp_path / "fss" / name).mkdir(parents=True)
