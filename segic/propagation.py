@@ -34,6 +34,8 @@ class Context:
     target_model: of given examples, for models that use one, else None. renewed: in its place, fitted to a later frame
               of a video as well; see `segic.renewal`.
     fovea:    which of the tokens are not the same as others, None: all.
+    representatives: (E,) int64, which of the tokens a target is compared with, None: all; see `segic.thinning`. Not
+              where it is compared with what is near only.
     """
 
     entities: tuple[int, ...]
@@ -46,6 +48,7 @@ class Context:
     target_model: TargetModel | None = None
     renewed: TargetModel | None = None
     fovea: Fovea | None = None
+    representatives: Tensor | None = None
 
     @cached_property
     def present(self) -> tuple[bool, ...]:
@@ -184,8 +187,9 @@ def margins_to(
             seen_once = torch.full_like(group, len(entities) + 1)
             seen_once[context.fovea.seen] = group[context.fovea.seen]
             group = seen_once
-        groups.append(group)
-        tokens.append(context.matching)
+        whom = slice(None) if grid is not None or context.representatives is None else context.representatives
+        groups.append(group[whom])
+        tokens.append(context.matching[whom])
     group = torch.cat(groups)
     if grid is not None:
         near = near_margins if _in_parts(target.device) else neighbour_margins

@@ -16,6 +16,7 @@ from segic.model import SEGIC, Encoded
 from segic.propagation import Context
 from segic.recorded import Recorded
 from segic.renewal import on_turn
+from segic.thinning import thinned
 from segic_vos.following import Followed, follow
 from segic_vos.fovea import fitting_size, last_seen, scales
 from segic_vos.frames import Annotation, FrameResult
@@ -152,7 +153,7 @@ class VideoSession:
         owned = np.where(given != 0, given, predicted.labels)
         labels = np.where(annotation.labels != 0, annotation.labels, owned)
         if shown:
-            self._keep_given(self._example(image, given, shown))
+            self._keep_given(self._thinned(self._example(image, given, shown)))
         if self._ids:
             # The same one where nothing was predicted: it is then known not to be a second example.
             self._recent.append(self._example(image, owned, self._ids) if followed else self._given[-1])
@@ -192,6 +193,10 @@ class VideoSession:
     def _example(self, image: Encoded, labels: NDArray[np.int32], ids: Sequence[int]) -> Context:
         masks = torch.from_numpy(np.stack([labels == i for i in ids]))
         return self.model.context(image, masks, ids)
+
+    def _thinned(self, example: Context) -> Context:
+        matching = self.model.config.matching
+        return example if matching is None else thinned(example, matching.topk)
 
     def _follow(self, image: Encoded, followed: tuple[int, ...]) -> Followed:
         """`followed`, of the session's objects, on a frame."""

@@ -15,6 +15,7 @@ from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC, Context
 from segic.renewal import certain
+from segic.thinning import thinned
 from segic_vos.following import resolve
 from segic_vos.frames import Annotation
 from segic_vos.session import MAX_GIVEN, VideoSession
@@ -471,13 +472,15 @@ def test_examples_that_are_some_objects_only_ones_stay(dense):
 
 
 def test_stages_by_hand(model):
-    """A session is context, predict and remember; an example that is recent too adds no second instance token."""
+    """A session is context, thinned, predict and remember; an example that is recent adds no second instance token."""
     frames = [model.encode(torch.from_numpy(f).permute(2, 0, 1)[None])[0] for f in clip(4)]
     annotation = two_blocks()
     session = VideoSession(model)
     session.step_encoded(frames[0], annotation)
     masks = torch.from_numpy(np.stack([annotation.labels == i for i in (1, 2)]))
     given = model.context(frames[0], masks, [1, 2])
+    if model.config.matching is not None:
+        given = thinned(given, model.config.matching.topk)
     recent = [given]
     for frame in frames[1:]:
         out = model.predict(frame, [given], recent, entities=[1, 2], video=True)
@@ -486,6 +489,23 @@ def test_stages_by_hand(model):
         expected = resolve(model.upsample(out.logits, frame.canvas), [1, 2])
         np.testing.assert_array_equal(result.labels, expected)
         assert list(result.scores.values()) == pytest.approx(out.scores.clamp(0, 1).tolist(), abs=1e-6)
+
+
+def test_frames_are_compared_with_a_few_tokens_of_a_plain_background(model):
+    """As many as speak for all of it; a model that does not match densely has no tokens."""
+    frame = np.full((*SIZE, 3), 60, np.uint8)
+    frame[10:30, 5:30] = 230
+    session = VideoSession(model)
+    session.step(frame, annotate(np.where(frame[..., 0] > 100, 3, 0)))
+    (given,) = session.state.given
+    if given.matching is None:
+        assert given.representatives is None
+        return
+    assert given.group is not None
+    assert given.representatives is not None
+    owned = set(given.group.nonzero()[:, 0].tolist())
+    assert owned < set(given.representatives.tolist())
+    assert len(given.representatives) < len(given.group)
 
 
 def test_number_of_instance_tokens(model):
