@@ -1,7 +1,7 @@
 """Which tokens of an example's background a video is compared with: those that others cannot speak for.
 
 Most of a background is many times the same. Matching asks whether a token is more like an entity than like the
-background, so of tokens that are far more like each other than like any entity one is enough to tell.
+background, so of tokens that are far more like each other than like any entity a few are enough to tell.
 """
 
 from dataclasses import replace
