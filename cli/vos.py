@@ -22,6 +22,7 @@ from .vos_clip import closing_lines, failed_as_dict, follow_clip
 from .workers import Share, processes_for, run_workers
 
 if TYPE_CHECKING:
+    from segic.model import SEGIC
     from segic_vos.choices import Choices
     from segic_vos.job import Clip
 
@@ -138,12 +139,15 @@ def run(ctx: click.Context, /, **options: Any) -> None:
         with talker.bytes() as progress:
             model = load(choice, progress).model
         said = _Announcer(talker, share)
+        held = None if options["max_memory"] is None else _used_memory(model)
     for each in clips:
         try:
             with stoppable():
                 if len(clips) > 1:  # kept open, the masks of all would stay in memory
                     opened = _open(each, options)
-                summary = follow_clip(each, opened, model, talker, chosen=chosen, on_choices=said, many=len(paths) > 1)
+                summary = follow_clip(
+                    each, opened, model, talker, chosen=chosen, on_choices=said, many=len(paths) > 1, held=held
+                )
         except SegicError as error:
             if options["as_json"]:
                 click.echo(json.dumps(failed_as_dict(each, error)))
@@ -178,6 +182,12 @@ class _Announcer:
         if text != self._last and self._share.rank == 0:
             self._talker.line(text)
         self._last = text
+
+
+def _used_memory(model: SEGIC) -> float:
+    from segic_vos.memory import used_memory
+
+    return used_memory(model.device)
 
 
 def _open(paths: ClipPaths, options: dict[str, Any]) -> Clip:

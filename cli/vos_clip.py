@@ -28,8 +28,11 @@ def follow_clip(
     chosen: SizeChoice,
     on_choices: Callable[[Choices], None],
     many: bool,
+    held: float | None,
 ) -> RunSummary:
-    """Run one clip, with a bar and notes. many: it is one of several, so that notes say whose they are."""
+    """Run one clip, with a bar and notes. many: it is one of several, so that notes say whose they are. held: as
+    `run_clip`.
+    """
     from segic_vos.run import run_clip
 
     def note(text: str) -> None:
@@ -43,6 +46,7 @@ def follow_clip(
             note=note,
             chosen=chosen,
             on_choices=on_choices,
+            held=held,
         )
     for item in summary.objects:
         talker.detail(

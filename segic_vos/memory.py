@@ -69,14 +69,15 @@ class Workload:
         return objects + _MATCHING + host
 
 
-def choose_batch(work: Workload, device: torch.device, limit: int) -> int:
+def choose_batch(work: Workload, device: torch.device, limit: int, held: float | None = None) -> int:
     """The largest batch that is expected to fit into `limit` bytes: of this process on a CPU, of the GPU otherwise.
+    held: bytes of it before its first clip; None: what it holds now.
 
     Raises UsageError where a single frame is expected not to fit.
     """
-    used, room = _used(device), float(limit)
+    used, room = used_memory(device) if held is None else held, float(limit)
     if device.type == "cuda":
-        room = min(room, used + torch.cuda.mem_get_info(device)[0])
+        room = min(room, used_memory(device) + torch.cuda.mem_get_info(device)[0])
     first = used + work.fixed_bytes(device) + work.bytes_a_frame(device)
     if first > room:
         height, width = work.frame
@@ -120,7 +121,7 @@ def show_bytes(value: float) -> str:
     return f"{value:.0f} bytes"
 
 
-def _used(device: torch.device) -> float:
+def used_memory(device: torch.device) -> float:
     """Bytes that this process holds now, on the host or on the GPU, without what earlier clips have left behind."""
     release_freed_memory(device)
     if device.type == "cuda":

@@ -75,17 +75,20 @@ def run_clip(
     chosen: SizeChoice | None = None,
     on_choices: Callable[[Choices], None] = lambda _: None,
     make_session: Callable[[VideoModel, bool, bool], Resumable] | None = None,
+    held: float | None = None,
 ) -> RunSummary:
     """Follow the clip's objects to its end and write everything that its job asks for.
 
     on_result: called after every frame, those of an earlier run included. note: told in words of what is odd in the
     input. chosen: how the model's size came about, for the summary. on_choices: told what the run works with, before
-    the first frame. make_session: (model, with probabilities, foveated) to a session; `VideoSession` where None.
+    the first frame. make_session: (model, with probabilities, foveated) to a session; `VideoSession` where None. held:
+    `segic_vos.memory.used_memory` before the first of several clips within `max_memory`, of each of which what earlier
+    ones have set up is expected anew; None: now.
 
     Raises: UsageError before anything is written, where the request cannot be carried out; `ClipStopped` where the run
     ended early (a truncated video, a full disk, Ctrl-C): the frames before are written, and the summary too.
     """
-    return _Run(clip, model, chosen, _Talk(on_result, note, on_choices), make_session or _video_session).run()
+    return _Run(clip, model, chosen, _Talk(on_result, note, on_choices), make_session or _video_session, held).run()
 
 
 def _video_session(model: VideoModel, probabilities: bool, foveated: bool) -> Resumable:
@@ -131,10 +134,11 @@ class _Run:
         chosen: SizeChoice | None,
         talk: _Talk,
         make_session: Callable[[VideoModel, bool, bool], Resumable],
+        held: float | None,
     ) -> None:
         self._clip, self._job, self._outputs = clip, clip.job, clip.outputs
         self._model, self._chosen, self._make_session = model, chosen, make_session
-        self._talk = talk
+        self._talk, self._held = talk, held
         self._notes: list[str] = []
         self._told_of_masks = 0
         self._foveated = False
@@ -309,7 +313,7 @@ class _Run:
         if self._job.max_memory is None:
             return None
         work = Workload(model.config, model.precision, model.canvas(frame).padded, frame, objects)
-        return choose_batch(work, model.device, self._job.max_memory)
+        return choose_batch(work, model.device, self._job.max_memory, self._held)
 
     def _choose(self, frame: tuple[int, int], objects: int) -> Choices:
         """What this run works with. objects: as far as the first masks show; later ones may bring more."""

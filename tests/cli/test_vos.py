@@ -748,7 +748,7 @@ def test_what_is_chosen_is_said_once_and_recorded(program, clip, fake_model, mon
 
     monkeypatch.setattr("segic_cli.vos.load", load)
     fake_model.canvas = lambda frame: Canvas.square(frame, 56)
-    monkeypatch.setattr("segic_vos.memory._used", lambda device: 0.0)
+    monkeypatch.setattr("segic_vos.memory.used_memory", lambda device: 0.0)
     shutil.copy(clip / "clip.mp4", clip / "other.mp4")
     both = ("clip.mp4", "other.mp4", "--masks", "first.png", "--masks", "first.png", "--end", 3, "--no-overlay")
     done = program(*both, "--quality", "fast", "--max-memory", "1G")
@@ -763,6 +763,19 @@ def test_what_is_chosen_is_said_once_and_recorded(program, clip, fake_model, mon
     assert program(*both, "--overwrite", "--quiet").stderr == ""
     assert program(*both, "--weights", "mine.safetensors", "--overwrite").exit_code == 0
     assert asked == [336, 300, 476, None]
+
+
+def test_later_clips_have_as_much_memory_as_the_first(program, clip, fake_model, monkeypatch):
+    """What the first has left behind, which each is expected to take anyway, does not count against the second."""
+    monkeypatch.setattr("segic_cli.vos.load", lambda choice, progress: LoadedModel(fake_model, {}))
+    fake_model.canvas = lambda frame: Canvas.square(frame, 56)
+    growing = iter(range(0, 10**12, 300_000_000))
+    monkeypatch.setattr("segic_vos.memory.used_memory", lambda device: float(next(growing)))
+    shutil.copy(clip / "clip.mp4", clip / "other.mp4")
+    both = ("clip.mp4", "other.mp4", "--masks", "first.png", "--masks", "first.png", "--end", 3, "--no-overlay")
+    done = program(*both, "--size", 300, "--max-memory", "350M")
+    assert done.exit_code == 0, done.output
+    assert summary_of("other_segic")["choices"]["batch"] == summary_of("clip_segic")["choices"]["batch"]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from segic.errors import UsageError
 from segic.presets import PRESETS
 from segic_vos.batches import BatchLimit, is_out_of_memory
-from segic_vos.memory import Workload, _used, choose_batch, parse_bytes, show_bytes
+from segic_vos.memory import Workload, choose_batch, parse_bytes, show_bytes, used_memory
 
 CPU = torch.device("cpu")
 CONFIG = PRESETS["segic-s"].config
@@ -23,7 +23,7 @@ def work(frame=(480, 854), canvas=(476, 840), objects=1, precision=torch.float32
 
 @pytest.fixture
 def used(monkeypatch):
-    monkeypatch.setattr("segic_vos.memory._used", lambda _device: 400e6)
+    monkeypatch.setattr("segic_vos.memory.used_memory", lambda _device: 400e6)
 
 
 def test_the_batch_grows_with_the_memory_up_to_what_helps(used):
@@ -51,10 +51,16 @@ def test_one_frame_that_does_not_fit_is_refused(used):
 def test_what_earlier_work_has_left_behind_is_no_part_of_it():
     """Freed blocks between others that are still there stay with the allocator, which would use them again."""
     blocks = [torch.ones(64 * 1024, dtype=torch.uint8) for _ in range(3000)]
-    held = _used(CPU)
+    held = used_memory(CPU)
     del blocks[:-1]
-    assert _used(CPU) < held - 150e6
+    assert used_memory(CPU) < held - 150e6
     assert len(blocks[0]) == 64 * 1024
+
+
+def test_what_was_held_before_the_first_clip_counts(used):
+    """What earlier clips have set up by now is expected of every clip, and not twice."""
+    assert choose_batch(work(), CPU, 800_000_000, held=400e6) == choose_batch(work(), CPU, 800_000_000)
+    assert choose_batch(work(), CPU, 800_000_000, held=100e6) > choose_batch(work(), CPU, 800_000_000)
 
 
 @pytest.mark.parametrize(
