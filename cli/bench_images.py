@@ -121,6 +121,11 @@ _examples = click.option(
 )
 
 
+def _refuse_drawing(examples: Path | None) -> None:
+    if examples is not None:
+        refuse_given(["seed", "training"], "is about examples drawn from the training set, and --examples brings them")
+
+
 @click.command("coco-sem")
 @data_option
 @stacked([_classes, _examples, _shots, _seed, _annotations])
@@ -140,8 +145,7 @@ def coco_sem(
     """Score COCO as semantic segmentation, its instances merged by class."""
     from segic_benchmarks.coco_semantic import coco_semantic
 
-    if examples is not None:
-        refuse_given(["seed", "training"], "is about examples drawn from the training set, and --examples brings them")
+    _refuse_drawing(examples)
     out = out or _default_out("coco-sem")
     bench = coco_semantic(
         data,
@@ -176,8 +180,7 @@ def _label_maps(name: str, title: str) -> click.Command:
     ) -> None:
         from segic_benchmarks.label_maps import LAYOUTS, label_map_benchmark
 
-        if examples is not None:
-            refuse_given(["seed"], "is about examples drawn from the training set, and --examples brings them")
+        _refuse_drawing(examples)
         out = out or _default_out(name)
         bench = label_map_benchmark(
             LAYOUTS[name],

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from segic.errors import UsageError
+
 if TYPE_CHECKING:
     from segic.model import SEGIC
     from segic_benchmarks.result import Result
@@ -34,8 +36,6 @@ def refuse_given(names: Sequence[str], reason: str) -> None:
     """UsageError for options of the current command, by their parameters' names, that the user gave. reason: goes on
     after the option.
     """
-    from segic.errors import UsageError
-
     ctx = click.get_current_context()
     for parameter in ctx.command.params:
         if parameter.name in names and ctx.get_parameter_source(parameter.name) is not ParameterSource.DEFAULT:

@@ -90,13 +90,11 @@ def fit_to_both(
     which of them any entity touches. fovea: which of them are not the same as others, None: all.
     """
     tokens, owner, touched = later
-    if fovea is not None:
-        tokens = tokens[fovea.seen]
-    margins = model.margins(tokens) if fovea is None else model.margins(tokens)[:, fovea.source]
-    agreed = margins.gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
+    agreed = model.margins(tokens).gather(0, (owner - 1).clamp(min=0)[None])[0] > AGREED
     kept = torch.where(owner > 0, agreed, ~surroundings(touched, RING).flatten())
     own = F.one_hot(partition(example[1], matching.ridge_share), len(example[1]) + 1).float()
     new = F.one_hot(owner, own.shape[1]).float() * kept[:, None]
     if fovea is not None:  # one speaks for all that are the same
+        tokens = tokens[fovea.seen]
         new = new.new_zeros(len(fovea), new.shape[1]).index_add_(0, fovea.source, new)
     return fit_counted(torch.cat([example[0], tokens]), torch.cat([own, new]), matching.ridge)

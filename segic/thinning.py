@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from segic.propagation import Context
+from segic.propagation import PAIRS_AT_ONCE_CPU, Context
 
 MORE_ALIKE = 0.4  # cosine: by so much a token is more like the one that speaks for it than like any entity's
-PAIRS_AT_ONCE = 2**22
 
 
 def thinned(example: Context, topk: int) -> Context:
@@ -39,7 +38,7 @@ def representatives(tokens: Tensor, group: Tensor, topk: int) -> Tensor:
     if not len(own) or not len(background):
         return torch.arange(len(group), device=group.device)
     theirs = tokens[background]
-    rows = max(1, PAIRS_AT_ONCE // len(group))
+    rows = max(1, PAIRS_AT_ONCE_CPU // len(group))
     limit = torch.cat([(part @ tokens[own].T).amax(1) for part in theirs.split(rows)]).float() + MORE_ALIKE
     speaks = torch.cat([(part @ theirs.T) > limit for part in theirs.split(rows)])
     most_first = speaks.sum(1).argsort(descending=True, stable=True).tolist()

@@ -72,7 +72,7 @@ def test_parts_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     tokens, group = around(torch.eye(8), 20, 0.3, 1), torch.arange(160) // 20 % 3
     whole = representatives(tokens, group, 2)
     assert len(whole) < 160
-    monkeypatch.setattr(thinning, "PAIRS_AT_ONCE", 7 * 160)
+    monkeypatch.setattr(thinning, "PAIRS_AT_ONCE_CPU", 7 * 160)
     assert torch.equal(representatives(tokens, group, 2), whole)
 
 
