@@ -77,7 +77,7 @@ def choose_batch(work: Workload, device: torch.device, limit: int, held: float |
     """
     used, room = used_memory(device) if held is None else held, float(limit)
     if device.type == "cuda":
-        room = min(room, used_memory(device) + torch.cuda.mem_get_info(device)[0])
+        room = min(room, torch.cuda.memory_reserved(device) + torch.cuda.mem_get_info(device)[0])
     first = used + work.fixed_bytes(device) + work.bytes_a_frame(device)
     if first > room:
         height, width = work.frame

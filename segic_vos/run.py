@@ -22,7 +22,7 @@ from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
-from segic_vos.memory import Workload, choose_batch, default_batch
+from segic_vos.memory import Workload, choose_batch, default_batch, used_memory
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.quality import SizeChoice, foveated_sizes
 from segic_vos.records import RecordWriter, Statistics
@@ -312,6 +312,8 @@ class _Run:
         """How many frames fit into the job's memory together, None where that is not limited."""
         if self._job.max_memory is None:
             return None
+        if self._held is None:  # once: giving back what is free takes a while, and every look holds a little more
+            self._held = used_memory(model.device)
         work = Workload(model.config, model.precision, model.canvas(frame).padded, frame, objects)
         return choose_batch(work, model.device, self._job.max_memory, self._held)
 
@@ -319,7 +321,7 @@ class _Run:
         """What this run works with. objects: as far as the first masks show; later ones may bring more."""
         job, model = self._job, self._model
         batch, why = job.batch or default_batch(model.device), "--batch" if job.batch else ""
-        if self._foveated:  # at a size that was found to fit: asked again, with what is used by now, it might not
+        if self._foveated:  # at a size that was found to fit
             batch, why = 1, "foveated frames go one by one"
         elif (fitting := self._batch_within(model, frame, objects)) is not None:
             batch, why = fitting, "--max-memory"

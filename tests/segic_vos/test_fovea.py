@@ -336,7 +336,8 @@ def test_a_stopped_run_goes_on_nearly_as_if_it_had_not_been(dense_model: SEGIC, 
 
 
 def test_memory_chooses_a_smaller_size(dense_model: SEGIC, job: ClipJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segic_vos.memory.used_memory", lambda device: 0.0)
+    for where in ("memory", "run"):
+        monkeypatch.setattr(f"segic_vos.{where}.used_memory", lambda device: 0.0)
     wanted = fitting_size(dense_model, first_mask(), foveated_sizes(1500), 1500)
     limit = next(
         limit
@@ -357,9 +358,10 @@ def test_a_size_that_was_found_to_fit_is_not_asked_about_again(
     smallest = next(limit for limit in range(150_000_000, 10**9, 5_000_000) if _Fits(dense_model, limit)(SIZES[0]))
     for more in range(0, 120_000_000, 15_000_000):
         held = iter(range(0, 10**12, 3_000_000))
-        monkeypatch.setattr("segic_vos.memory.used_memory", lambda _device, held=held: float(next(held)))
+        monkeypatch.setattr("segic_vos.run.used_memory", lambda _device, held=held: float(next(held)))
         small = replace(job, out=job.out / str(more), max_memory=smallest + more, end=2)
         sizes.add(run_clip(open_clip(small), dense_model, chosen=replace(CHOSEN, tokens=1500)).choices["size"])
+        assert next(held) == 3_000_000  # it was asked about once
     assert len(sizes) > 2
     with pytest.raises(UsageError, match=f"at {SIZES[0]} px. Allow more, or give a smaller --size"):
         run_clip(open_clip(replace(job, out=job.out / "none", max_memory=1)), dense_model, chosen=CHOSEN)
