@@ -41,10 +41,9 @@ def representatives(tokens: Tensor, group: Tensor, topk: int) -> Tensor:
     rows = max(1, PAIRS_AT_ONCE_CPU // len(group))
     limit = torch.cat([(part @ tokens[own].T).amax(1) for part in theirs.split(rows)]).float() + MORE_ALIKE
     speaks = torch.cat([(part @ theirs.T) > limit for part in theirs.split(rows)])
-    most_first = speaks.sum(1).argsort(descending=True, stable=True).tolist()
     others, spoken_for = speaks.numpy(), np.zeros(len(theirs), np.int64)
     kept = []
-    for one in most_first:
+    for one in np.argsort(-np.count_nonzero(others, axis=1), kind="stable"):  # torch's sum would make integers of all
         if spoken_for[one] < topk:
             kept.append(one)
             spoken_for += others[one]
