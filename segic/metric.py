@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-AT_ONCE = 256  # tokens that are measured together on a CPU: more would not stay in its cache from step to step
+from segic.parts import by_parts
 
 
 class Metric(nn.Module):
-    """Features (B, C, h, w) -> tokens (B, h * w, D) of length 1, whose products are cosines in the metric.
+    """Features (B, C, h, w) -> tokens (B, h * w, D) of length 1, whose products are cosines in the metric. chosen: (T,)
+    int64 positions, of those alone: (B, T, D). precision: of the tokens.
 
     middle: (C,) and root: (C, D), for features of length 1; not trained. Until they are set, root is a random
     projection, which keeps cosines about as they are.
@@ -28,10 +29,8 @@ class Metric(nn.Module):
         self.register_buffer("middle", nn.init.zeros_(torch.empty(features)))
         self.register_buffer("root", nn.init.normal_(torch.empty(features, width)))
 
-    def forward(self, features: Tensor) -> Tensor:
-        tokens = features.flatten(-2).transpose(-1, -2)
-        rows = AT_ONCE if tokens.device.type == "cpu" else tokens.shape[1]
-        return torch.cat([self._measured(part) for part in tokens.split(rows, dim=1)], dim=1)
+    def forward(self, features: Tensor, chosen: Tensor | None = None, precision: torch.dtype = torch.float32) -> Tensor:
+        return by_parts(lambda part: self._measured(part).to(precision), features.flatten(-2).mT, chosen)
 
     def _measured(self, tokens: Tensor) -> Tensor:
         centred = F.normalize(tokens.float(), dim=-1) - self.middle.float()

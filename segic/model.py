@@ -199,7 +199,7 @@ class SEGIC:
                 features[i : i + 1],
                 embedding[i : i + 1],
                 # Each by itself: a view would keep the whole batch.
-                self._matching_tokens(features[i : i + 1], layout, precision) if dense else None,
+                self.decoder.matching(features[i : i + 1], layout, precision)[0] if dense else None,
                 one(norm, i),
                 one(detail, i),
                 canvas,
@@ -207,13 +207,6 @@ class SEGIC:
             )
             for i in range(features.shape[0])
         ]
-
-    def _matching_tokens(self, features: Tensor, layout: Fovea | None, precision: torch.dtype) -> Tensor:
-        """(h * w, D) an image's tokens for dense matching; features: (1, C, h, w)."""
-        if layout is None:
-            return self.decoder.matching(features)[0].to(precision)
-        different = features.flatten(2).mT[:, layout.seen].mT[:, :, None]
-        return self.decoder.matching(different)[0].to(precision)[layout.source]
 
     @torch.no_grad()
     def context(self, image: Encoded, masks: Tensor, entities: Sequence[int]) -> Context:

@@ -14,6 +14,7 @@ from segic.config import MatchingConfig
 from segic.correspondence import best_matches, margins_of_best
 from segic.neighbours import PAIRS_AT_ONCE, neighbour_margins
 from segic.numbers import numbers
+from segic.parts import AT_ONCE
 from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
@@ -194,11 +195,10 @@ def margins_to(
     if grid is not None:
         near = near_margins if _in_parts(target.device) else neighbour_margins
         return near(target, tokens, group, grid, matching.radius, len(entities), matching.topk, seen)
-    others, pairs = torch.cat(tokens), PAIRS_AT_ONCE
+    others, rows = torch.cat(tokens), max(1, PAIRS_AT_ONCE // len(group))
     if target.device.type == "cpu":
         group, order = group.sort()  # sorted, each entity's columns are a slice of the products
-        others, pairs = others[order], PAIRS_AT_ONCE_CPU
-    rows = max(1, pairs // len(group))
+        others, rows = others[order], min(AT_ONCE, max(1, PAIRS_AT_ONCE_CPU // len(group)))
     parts = (target[start : start + rows] @ others.T for start in range(0, len(target), rows))
     best = [best_matches(similarity, group, len(entities) + 1, matching.topk) for similarity in parts]
     return margins_of_best(torch.cat(best, 1).float())

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segic.parts import by_parts
+
 GOAL = 0.15  # asked of an owner's tokens, minus this of all others: its margins are then as large as those of matching
 FEW = 20  # tokens: owners with many more count the same, whatever their size; with fewer they count less
 ROWS = 1024  # tokens that are floats at once: those of two frames would take most of the memory of all this
@@ -27,7 +29,7 @@ class TargetModel:
         """tokens: (T, C) of length 1. Returns (n, T): each entity's score minus the best of all others', background
         and entities.
         """
-        scores = (tokens.float() @ self.weight + self.offset).T
+        scores = by_parts(lambda part: part.float() @ self.weight, tokens[None])[0].T + self.offset[:, None]
         best = scores.topk(2, dim=0)
         entity = torch.arange(1, len(scores), device=scores.device)[:, None]
         others = torch.where(best.indices[0] == entity, best.values[1], best.values[0])

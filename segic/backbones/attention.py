@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.devices import cpu_has
+from segic.parts import with_room
 
 ROWS = 256  # queries a thread whose scores are formed at once: with 2,000 keys they stay in a core's cache
 WORTH_IT = 512  # tokens; with fewer, torch's own is as fast
@@ -14,49 +15,57 @@ LOG2_E = 1 / log(2)
 LARGEST = 100.0  # scores up to this may be raised as they are: sums of 2 to such powers fit into bfloat16
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
     """Softmax attention of (B, heads, N, D) queries, keys and values that lie contiguously -> (B, heads, N, D).
 
-    q and k may be overwritten. Without gradients.
+    most: what N may be in the calls to come. q and k may be overwritten. Without gradients.
     """
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] >= WORTH_IT and _products_beat_torch():
-        return spelled_out(q, k, v)
+        return spelled_out(q, k, v, most)
     return F.scaled_dot_product_attention(q, k, v)
 
 
-def spelled_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As `attention`, head by head from matrix products, whose results are rounded to bfloat16.
+def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
+    """As `attention`, head by head from matrix products, whose results are rounded to bfloat16. In the result, heads
+    lie side by side.
 
     torch's own kernel multiplies bfloat16 at a third of the rate that matrix products reach on CPUs without AMX. The
     mean key is taken off first: it moves all scores of a query alike, which softmax does not see, and what remains of
     the scores is small enough that rounding them costs nothing; and small enough, but for a few heads, to be raised
     without looking for the largest of each query first. What the shares of a query add up to is divided by at the end.
     """
-    heads, n = q.shape[0] * q.shape[1], q.shape[2]
-    q.mul_(q.shape[3] ** -0.5 * LOG2_E)
+    batch, heads, n, width = q.shape
+    q.mul_(width**-0.5 * LOG2_E)
     k.sub_(k.mean(2, keepdim=True))
-    largest = (_longest(q) * _longest(k)).flatten().tolist()
-    out = torch.empty_like(q)
-    totals = q.new_empty(heads, n)
-    step = min(n, ROWS * torch.get_num_threads())
-    scores, shares = (q.new_empty(step, n) for _ in range(2))
-    parts = zip(largest, *(t.flatten(0, 1) for t in (q, k, v, out)), totals, strict=True)
-    for bound, queries, keys, values, result, total in parts:
-        for start in range(0, n, step):
-            rows = slice(start, min(n, start + step))
-            score, share = scores[: rows.stop - start], shares[: rows.stop - start]
-            torch.mm(queries[rows], keys.T, out=score)
-            if bound > LARGEST:
+    bounded = (_longest(q) * _longest(k) <= LARGEST).flatten().tolist()
+    rows = _rows_at_once(n)
+    scores, shares = (with_room(q, (rows, n), most, dim=1) for _ in range(2))
+    sums = with_room(q, q.shape, most, dim=2)
+    totals = with_room(q, (batch, heads, n), most, dim=2)
+    by_head = zip(bounded, *(t.flatten(0, 1) for t in (q, k, v, sums, totals)), strict=True)
+    for small, queries, keys, values, result, total in by_head:
+        for start in range(0, n, rows):
+            part = slice(start, min(n, start + rows))
+            score, share = scores[: part.stop - start], shares[: part.stop - start]
+            torch.mm(queries[part], keys.T, out=score)
+            if not small:
                 score.sub_(score.amax(1, keepdim=True))
             torch.exp2(score, out=share)
-            torch.mm(share, values, out=result[rows])
-            torch.sum(share, 1, out=total[rows])
-    return out.div_(totals.view(*q.shape[:3], 1))
+            torch.mm(share, values, out=result[part])
+            torch.sum(share, 1, out=total[part])
+    out = with_room(q, (batch, n, heads, width), most, dim=1).transpose(1, 2)
+    return torch.div(sums, totals[..., None], out=out)
+
+
+def _rows_at_once(n: int) -> int:
+    """Of n queries, at most ROWS a thread, so that all parts are about as large."""
+    count = -(-n // (ROWS * torch.get_num_threads()))
+    return 16 * -(-n // (16 * count))
 
 
 def _longest(vectors: Tensor) -> Tensor:
-    """(..., N, D) -> (...): the largest length, float32. No score is larger than the product of two of them."""
-    return torch.linalg.vector_norm(vectors, dim=-1, dtype=torch.float32).amax(-1)
+    """(..., N, D) -> (...): about the largest length. No score is larger than the product of two of them."""
+    return torch.linalg.vector_norm(vectors, dim=-1).amax(-1)
 
 
 def _products_beat_torch() -> bool:

@@ -14,6 +14,7 @@ from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from segic.backbones.fovea import SCALES, Fovea
 from segic.errors import UsageError
+from segic.parts import by_parts, joined, split
 
 PATCH = 14
 GRID = 37  # the position embedding's own grid: 518 / 14
@@ -83,14 +84,15 @@ class _Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        b, n, c = x.shape
-        split = self.qkv(x).view(b, n, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        if x.device.type == "cpu":
-            split = split.contiguous()  # the CPU's attention is a quarter faster on rows that lie side by side
-        q, k, v = split
-        out: Tensor = self.proj(attention(q, k, v).transpose(1, 2).reshape(b, n, c))
+    def enter(self, x: Tensor) -> Tensor:
+        """(B, N, C) -> (3, B, heads, N, C / heads): queries, keys and values."""
+        out: Tensor = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return out
+
+    def mix(self, entered: Tensor, most: int) -> Tensor:
+        """What all tokens have entered -> (B, N, C)."""
+        q, k, v = entered
+        return attention(q, k, v, most).transpose(1, 2).flatten(2)
 
 
 class _Scale(nn.Module):
@@ -114,8 +116,18 @@ class _Block(nn.Module):
         self.mlp = _SwiGLU(config.width) if config.swiglu else _Mlp(config.width)
         self.ls2 = _Scale(config.width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.ls1(x, self.attn(self.norm1(x)))
+    def forward(self, x: Tensor, most: int) -> Tensor:
+        """(B, N, C) -> the same; most: the largest that N can be for pictures of this size."""
+        entered = joined([self.attn.enter(self.norm1(part)) for part in split(x)], most, dim=3)
+        if x.device.type == "cpu":
+            entered = entered.contiguous()  # the CPU's attention is a quarter faster on rows that lie side by side
+        mixed = self.attn.mix(entered, most)
+        del entered  # the largest of all this, but for what follows
+        return joined([self._add(part, own) for part, own in zip(split(x), split(mixed), strict=True)], most)
+
+    def _add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        # Side by side, as a part of several pictures is not: products of that are formed in another order.
+        x = self.ls1(x, self.attn.proj(mixed.contiguous()))
         out: Tensor = self.ls2(x, self.mlp(self.norm2(x)))
         return out
 
@@ -215,8 +227,8 @@ class DinoV2(nn.Module):
         ]
         # The patches' convolution, as a product: on CPUs cutting out those that are wanted costs less than all of it.
         weight, bias = self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
-        out = F.linear(torch.cat([patches for patches, _ in chosen], dim=1), weight, bias)
-        return out + torch.cat([positions for _, positions in chosen], dim=1)
+        patches, positions = (torch.cat(list(each), dim=1) for each in zip(*chosen, strict=True))
+        return by_parts(lambda part: F.linear(part, weight, bias), patches) + positions
 
     def _cut(self, picture: Tensor, tokens: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """A normalised picture (B, 3, H, W) -> (B, T, 3 * 14 * 14) those patches at `tokens`, (T,) int64, of it made
@@ -240,11 +252,11 @@ class DinoV2(nn.Module):
             special.append(self.register_tokens)
         x = torch.cat([t.expand(b, -1, -1) for t in special] + [x], dim=1)
         outputs: dict[int, Tensor] = {}
+        most = h * w + sum(t.shape[1] for t in special)
         for number, block in enumerate(self.blocks[: max(self.layers)], start=1):
-            x = block(x)
+            x = block(x, most)
             if number in self.layers:
                 outputs[number] = self.norm(x[:, 1 + self.config.registers :])
-        out = torch.cat([outputs[number] for number in self.layers], dim=-1)
-        if fovea is not None:
-            out = out[:, fovea.source]
+        kept = [outputs[number] for number in self.layers]
+        out = torch.cat(kept if fovea is None else [tokens[:, fovea.source] for tokens in kept], dim=-1)
         return out.transpose(1, 2).reshape(b, self.width, h, w)

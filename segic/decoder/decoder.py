@@ -17,6 +17,7 @@ from segic.decoder.mixer import TokenMixer
 from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
 from segic.instructions import Instructions
 from segic.metric import Metric
+from segic.parts import by_parts
 
 WIDTH = 256
 TEXT_WIDTH = 768
@@ -74,18 +75,20 @@ class Decoder(nn.Module):
         """
         # A product, as the 1 x 1 convolution that it is takes many times as long on CPUs: features come token by token.
         weight = self.neck.get_parameter("0.weight").flatten(1)
-        tokens = features.flatten(2).mT
-        tokens = F.linear(tokens if layout is None else tokens[:, layout.seen], weight)
+        chosen = None if layout is None else layout.seen
+        tokens = by_parts(lambda part: F.linear(part, weight), features.flatten(2).mT, chosen)
         tokens = tokens if layout is None else tokens[:, layout.source]
         out: Tensor = self.neck[1:](tokens.mT.unflatten(2, features.shape[2:]))
         return out
 
-    def matching(self, features: Tensor) -> Tensor:
-        """Backbone features (B, C, h, w) -> (B, h * w, D) float32 of length 1, which dense matching compares."""
+    def matching(self, features: Tensor, layout: Fovea | None = None, precision: torch.dtype = torch.float32) -> Tensor:
+        """Backbone features (B, C, h, w) -> (B, h * w, D) of length 1, which dense matching compares. layout: as in
+        `embed`.
+        """
         if self.metric is None:
-            return unit(features.float())
-        tokens: Tensor = self.metric(features)
-        return tokens
+            return unit(features.float()).to(precision)
+        tokens: Tensor = self.metric(features, None if layout is None else layout.seen, precision)
+        return tokens if layout is None else tokens[:, layout.source]
 
     def frame_detail(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor | None:
         """Canvas pixels (B, 3, H, W), 0..255 -> what the detail branch keeps of them, None without that branch."""

@@ -80,7 +80,7 @@ def test_powers_that_are_just_small_enough_do_not_overflow():
 def test_only_where_it_pays(monkeypatch, dtype, n, instructions, taken):
     calls = []
     monkeypatch.setattr(module, "cpu_has", instructions.__contains__)
-    monkeypatch.setattr(module, "spelled_out", lambda q, k, v: calls.append(q.shape) or v)
+    monkeypatch.setattr(module, "spelled_out", lambda q, k, v, most: calls.append(q.shape) or v)
     q, k, v = (t.to(dtype) for t in inputs(batch=1, heads=1, n=n, d=8))
     expected = F.scaled_dot_product_attention(q, k, v)
     found = attention(q, k, v)
