@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segic.decoder.layers import ChannelNorm
+from segic.decoder.layers import ChannelNorm, Gelu
 
 REACH = 3.0  # logits further below 0 never rise above it by the branch: in five clips none further than 1 did
 SEEN = 4  # pixels around one that decide what the branch makes of it
@@ -31,16 +31,16 @@ class DetailBranch(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(3, channels, 5, stride=2, padding=2),
             ChannelNorm(channels),
-            nn.GELU(),
+            Gelu(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         self.enter = nn.Conv2d(1 + context, channels, 3, padding=1)
         self.mix = nn.Sequential(
-            nn.GELU(),
+            Gelu(),
             nn.Conv2d(channels, channels, 3, padding=2, dilation=2),
-            nn.GELU(),
+            Gelu(),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.GELU(),
+            Gelu(),
         )
         self.leave = nn.Conv2d(channels, 1, 1)
         for parameter in self.leave.parameters():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from segic.decoder.layers import ChannelNorm, Mlp
+from segic.decoder.layers import ChannelNorm, Gelu, Mlp, as_map
 from segic.decoder.transformer import TwoWayTransformer
 
 MASK_TOKENS = 4  # of which only the first is used; the released files hold all four
@@ -20,9 +20,9 @@ class MaskDecoder(nn.Module):
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(width, width // 4, 2, stride=2),
             ChannelNorm(width // 4),
-            nn.GELU(),
+            Gelu(),
             nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
-            nn.GELU(),
+            Gelu(),
         )
         self.output_hypernetworks_mlps = nn.ModuleList(Mlp(width, width, width // 8) for _ in range(MASK_TOKENS))
         self.iou_prediction_head = Mlp(width, 256, MASK_TOKENS)
@@ -31,11 +31,11 @@ class MaskDecoder(nn.Module):
         """image f' (N, C, h, w), image_pe (1, C, h, w), tokens (N, T, C) -> logits (N, 1, 4h, 4w), scores (N,), and
         the upscaled image features (N, C / 8, 4h, 4w) that the mask was read from.
         """
-        n, c, h, w = image.shape
+        n, _, h, w = image.shape
         queries = torch.cat([self.iou_token.weight, self.mask_tokens.weight]).expand(n, -1, -1)
         flat = image.flatten(2).transpose(1, 2)
         out, flat = self.transformer(flat, image_pe.flatten(2).transpose(1, 2), torch.cat([queries, tokens], dim=1))
-        upscaled = self.output_upscaling(flat.transpose(1, 2).reshape(n, c, h, w))
+        upscaled = self.output_upscaling(as_map(flat, h, w))
         kernel = self.output_hypernetworks_mlps[0](out[:, 1])
         # Token by token, as they lie in memory: einsum would copy them first, which takes longer than the products.
         logits = torch.bmm(upscaled.flatten(2).mT, kernel[..., None]).view(n, 1, 4 * h, 4 * w)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segic.decoder.layers import ChannelNorm, FourierPositions
+from segic.decoder.layers import ChannelNorm, FourierPositions, Gelu
 
 
 def pixel_mask_encoder(width: int) -> nn.Sequential:
@@ -12,10 +12,10 @@ def pixel_mask_encoder(width: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(1, 4, 7, stride=7),
         ChannelNorm(4),
-        nn.GELU(),
+        Gelu(),
         nn.Conv2d(4, 16, 2, stride=2),
         ChannelNorm(16),
-        nn.GELU(),
+        Gelu(),
         nn.Conv2d(16, width, 1),
     )
 
@@ -25,7 +25,7 @@ def token_mask_encoder(width: int, channels: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(channels, 64, 3, padding=1),
         ChannelNorm(64),
-        nn.GELU(),
+        Gelu(),
         nn.Conv2d(64, width, 3, padding=1),
     )
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from segic.decoder.layers import trained_in_float32
 
-FEW = 64  # queries for each key from which on the keys are few
+FEW = 16  # times as many queries as keys, or keys as queries, from which on a CPU takes a way of its own
+FOLDED = 24  # tokens: of so many, products with what their projections make of them cost less than the projections
 
 
 class Attention(nn.Module):
@@ -24,8 +25,11 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if q.device.type == "cpu" and q.shape[1] > FEW * k.shape[1] and not torch.is_grad_enabled():
-            return self._of_few(q, k, v)
+        if q.device.type == "cpu" and not torch.is_grad_enabled():
+            if q.shape[1] > FEW * k.shape[1]:
+                return self._of_few(q, k, v) if k.shape[1] <= FOLDED else self._column_by_column(q, k, v)
+            if k.shape[1] > FEW * q.shape[1] and q.shape[1] <= FOLDED:
+                return self._by_few(q, k, v)
         queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
         mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
@@ -44,6 +48,28 @@ class Attention(nn.Module):
         share = scores.unflatten(1, (self.heads, -1)).softmax(2).flatten(1, 2)
         out = values @ self.out_proj.weight.T.unflatten(0, (self.heads, -1))
         return torch.baddbmm(self.out_proj.bias.expand(1, 1, -1), share.mT, out.flatten(1, 2))
+
+    def _by_few(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `forward`, for few queries of many keys: what is learnt of keys and of values goes to the queries' side,
+        as in `_of_few`. The keys' bias moves all scores of a query alike, which softmax does not see; shares add up to
+        one, so that the values' is added once.
+        """
+        queries = self._split(self.q_proj(q))  # (B, heads, Q, inner / heads)
+        into = (queries * queries.shape[-1] ** -0.5) @ self.k_proj.weight.unflatten(0, (self.heads, -1))
+        share = (into.flatten(1, 2) @ k.mT).softmax(2)  # (B, heads * Q, K)
+        seen = (share @ v).unflatten(1, (self.heads, -1))
+        mixed = seen @ self.v_proj.weight.unflatten(0, (self.heads, -1)).mT
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2) + self.v_proj.bias)
+        return out
+
+    def _column_by_column(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `forward`, for many queries of some keys, with the scores of each key side by side: torch's attention goes
+        through the few of each query.
+        """
+        queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
+        share = ((keys * keys.shape[-1] ** -0.5) @ queries.mT).softmax(2)  # (B, heads, K, Q)
+        out: Tensor = self.out_proj((share.mT @ values).transpose(1, 2).flatten(2))
+        return out
 
 
 class TokenMlp(nn.Module):

@@ -13,9 +13,9 @@ from torch import nn
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.decoder.detail import REACH, DetailBranch, shrink
-from segic.decoder.layers import ChannelNorm, FourierPositions, trained_in_float32
+from segic.decoder.layers import ChannelNorm, FourierPositions, Gelu, as_map, gelu, trained_in_float32
 from segic.decoder.mixer import TokenMixer
-from segic.decoder.transformer import FEW, Attention
+from segic.decoder.transformer import FEW, FOLDED, Attention
 from segic.instructions import Instructions
 
 C, H, W = 24, 3, 4  # backbone channels, tokens
@@ -385,6 +385,51 @@ def test_attention_to_few_keys_is_attention(batch):
         patch.setattr(Attention, "_of_few", lambda *given: (calls.append(1), of_few(*given))[1])
         torch.testing.assert_close(layer(queries, keys, values), expected, atol=1e-5, rtol=1e-5)
     assert calls == [1]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("queries", "keys", "way"),
+    [
+        (FOLDED, FEW * FOLDED + 1, "_by_few"),
+        (FEW * FOLDED + 1, FOLDED, "_of_few"),
+        (FEW * (FOLDED + 1) + 1, FOLDED + 1, "_column_by_column"),
+        (FOLDED + 1, FEW * (FOLDED + 1) + 1, None),
+        (FOLDED, FEW * FOLDED, None),
+        (FEW * FOLDED, FOLDED, None),
+    ],
+)
+def test_attention_is_the_same_by_each_way(batch, queries, keys, way):
+    torch.manual_seed(0)
+    layer = Attention(32, 4, 16)
+    given = randn(1, batch, queries, 32), randn(2, batch, keys, 32), randn(3, batch, keys, 32)
+    expected = layer(*given)
+    calls = []
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        for name in ("_by_few", "_of_few", "_column_by_column"):
+            inner = getattr(Attention, name)
+            patch.setattr(Attention, name, lambda *a, name=name, inner=inner: (calls.append(name), inner(*a))[1])
+        torch.testing.assert_close(layer(*given), expected, atol=1e-5, rtol=1e-5)
+    assert calls == ([] if way is None else [way])
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("count", [1, 2])
+def test_gelu_is_the_same_however_channels_lie(count, memory):
+    given = randn(1, count, 5, 4, 6)
+    x = given.contiguous(memory_format=memory)
+    found = Gelu()(x)
+    assert torch.equal(found, F.gelu(given))
+    assert found.is_contiguous(memory_format=memory)
+    assert torch.equal(gelu(given[0, 0]), F.gelu(given[0, 0]))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_map_of_tokens_has_the_strides_of_channels_side_by_side(count):
+    tokens = randn(1, count, 12, 5)
+    found = as_map(tokens, 3, 4)
+    assert torch.equal(found, tokens.transpose(1, 2).reshape(count, 5, 3, 4))
+    assert found.stride() == (60, 1, 20, 5)
 
 
 def test_the_detail_branchs_gradients_in_bfloat16_are_those_of_float32():
