@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import click
@@ -13,6 +15,12 @@ from .streams import settle_streams
 # How often a thread of GNU's OpenMP looks whether the others are done before it sleeps; by default it looks for so long
 # that next to another program's work on the same cores everything takes four to six times as long.
 PATIENCE = "10000"
+
+# Bytes: blocks that glibc takes from its heap instead of from the system, and what it keeps of that heap's free end. By
+# default it learns the first from what is freed, and has the same pages zeroed again for every frame until then.
+FROM_HEAP, KEPT = 32 << 20, 64 << 20
+M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1  # of glibc's malloc.h
+SAYS_WHAT_IS_KEPT = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"}
 
 COMMANDS = {
     "vos": LazyCommand("vos", "vos", "Masks for every frame of a video, from masks of its first frame."),
@@ -52,8 +60,19 @@ def wait_patiently() -> None:
         os.environ["GOMP_SPINCOUNT"] = PATIENCE
 
 
+def keep_freed_memory() -> None:
+    """Makes glibc keep what a frame has freed for the next one, unless the user has said what it keeps."""
+    if sys.platform != "linux" or SAYS_WHAT_IS_KEPT & os.environ.keys():
+        return
+    option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if option is not None:  # it is glibc
+        option(M_MMAP_THRESHOLD, FROM_HEAP)
+        option(M_TRIM_THRESHOLD, KEPT)
+
+
 def main() -> None:
     """Entry point of the `segic` program."""
     settle_streams()
     wait_patiently()
+    keep_freed_memory()
     run(cli)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 import segic_cli
 from segic.errors import SegicError, UsageError
 from segic_cli.lazy import RootGroup, set_verbosity
-from segic_cli.main import COMMANDS, PATIENCE, cli, wait_patiently
+from segic_cli.main import COMMANDS, PATIENCE, SAYS_WHAT_IS_KEPT, cli, wait_patiently
 from segic_cli.streams import settle_streams
 
 
@@ -197,3 +198,26 @@ def test_called_from_python_with_a_stream_that_has_no_name(monkeypatch):
     settle_streams()
     print("told")
     assert below.getvalue() == b"told\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+@pytest.mark.parametrize("said", [False, True])
+def test_memory_that_is_freed_is_kept_unless_the_user_says_so(said: bool) -> None:
+    """Twenty blocks of 20 MB, one after the other: their pages are zeroed once, or each time."""
+    program = """
+import resource
+import numpy as np
+from segic_cli.main import keep_freed_memory
+
+keep_freed_memory()
+np.ones(20 << 20, np.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    np.ones(20 << 20, np.uint8)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize())
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in SAYS_WHAT_IS_KEPT}
+    if said:
+        environment["MALLOC_TRIM_THRESHOLD_"] = environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 40 << 20) == said
