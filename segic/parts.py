@@ -35,9 +35,8 @@ def by_parts(function: Callable[[Tensor], Tensor], tokens: Tensor, chosen: Tenso
     """function(tokens) of (B, T, C) tokens, which it treats one by one, computed part by part; chosen: only of those at
     these positions, (t,) int64.
     """
-    if chosen is None:
-        return joined([function(part) for part in split(tokens)], tokens.shape[1])
-    return joined([function(tokens[:, part]) for part in split(chosen, dim=0)], tokens.shape[1])
+    parts = split(tokens) if chosen is None else (tokens[:, some] for some in split(chosen, dim=0))
+    return joined([function(part) for part in parts], tokens.shape[1])
 
 
 def with_room(like: Tensor, shape: Sequence[int], most: int, dim: int) -> Tensor:

@@ -37,12 +37,12 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
     batch, heads, n, width = q.shape
     q.mul_(width**-0.5 * LOG2_E)
     k.sub_(k.mean(2, keepdim=True))
-    bounded = (_longest(q) * _longest(k) <= LARGEST).flatten().tolist()
+    are_small = (_longest(q) * _longest(k) <= LARGEST).flatten().tolist()
     rows = _rows_at_once(n)
     scores, shares = (with_room(q, (rows, n), most, dim=1) for _ in range(2))
     sums = with_room(q, q.shape, most, dim=2)
     totals = with_room(q, (batch, heads, n), most, dim=2)
-    by_head = zip(bounded, *(t.flatten(0, 1) for t in (q, k, v, sums, totals)), strict=True)
+    by_head = zip(are_small, *(t.flatten(0, 1) for t in (q, k, v, sums, totals)), strict=True)
     for small, queries, keys, values, result, total in by_head:
         for start in range(0, n, rows):
             part = slice(start, min(n, start + rows))

@@ -11,7 +11,7 @@ from segic.carrying import SCALE
 from segic.config import ModelConfig
 from segic.correspondence import unit
 from segic.decoder.detail import DetailBranch
-from segic.decoder.layers import ChannelNorm
+from segic.decoder.layers import ChannelNorm, as_map
 from segic.decoder.mask_decoder import MaskDecoder
 from segic.decoder.mixer import TokenMixer
 from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         chosen = None if layout is None else layout.seen
         tokens = by_parts(lambda part: F.linear(part, weight), features.flatten(2).mT, chosen)
         tokens = tokens if layout is None else tokens[:, layout.source]
-        out: Tensor = self.neck[1:](tokens.mT.unflatten(2, features.shape[2:]))
+        out: Tensor = self.neck[1:](as_map(tokens, features.shape[2], features.shape[3]))
         return out
 
     def matching(self, features: Tensor, layout: Fovea | None = None, precision: torch.dtype = torch.float32) -> Tensor:
