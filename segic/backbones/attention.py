@@ -9,7 +9,8 @@ from torch import Tensor
 from segic.devices import cpu_has
 from segic.parts import with_room
 
-ROWS = 256  # queries a thread whose scores are formed at once: with 2,000 keys they stay in a core's cache
+SCORES = 2**20  # formed at once, a thread: fewer make more products of less each, more leave a core's caches
+ROWS = 16  # of which a part of the queries is a multiple
 WORTH_IT = 512  # tokens; with fewer, torch's own is as fast
 LOG2_E = 1 / log(2)
 LARGEST = 100.0  # scores up to this may be raised as they are: sums of 2 to such powers fit into bfloat16
@@ -39,18 +40,19 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
     k.sub_(k.mean(2, keepdim=True))
     are_small = (_longest(q) * _longest(k) <= LARGEST).flatten().tolist()
     rows = _rows_at_once(n)
-    scores, shares = (with_room(q, (rows, n), most, dim=1) for _ in range(2))
+    room = SCORES * torch.get_num_threads() + ROWS * max(n, most)
+    scores = with_room(q, (rows * n,), room, dim=0).view(rows, n)
     sums = with_room(q, q.shape, most, dim=2)
     totals = with_room(q, (batch, heads, n), most, dim=2)
     by_head = zip(are_small, *(t.flatten(0, 1) for t in (q, k, v, sums, totals)), strict=True)
     for small, queries, keys, values, result, total in by_head:
         for start in range(0, n, rows):
             part = slice(start, min(n, start + rows))
-            score, share = scores[: part.stop - start], shares[: part.stop - start]
+            score = scores[: part.stop - start]
             torch.mm(queries[part], keys.T, out=score)
             if not small:
                 score.sub_(score.amax(1, keepdim=True))
-            torch.exp2(score, out=share)
+            share = score.exp2_()
             torch.mm(share, values, out=result[part])
             torch.sum(share, 1, out=total[part])
     out = with_room(q, (batch, n, heads, width), most, dim=1).transpose(1, 2)
@@ -58,9 +60,9 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
 
 
 def _rows_at_once(n: int) -> int:
-    """Of n queries, at most ROWS a thread, so that all parts are about as large."""
-    count = -(-n // (ROWS * torch.get_num_threads()))
-    return 16 * -(-n // (16 * count))
+    """Of n queries, so many that they have about SCORES scores a thread, and that all parts are about as large."""
+    count = -(-n * n // (SCORES * torch.get_num_threads()))
+    return ROWS * -(-n // (ROWS * max(1, count)))
 
 
 def _longest(vectors: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from segic.backbones import attention as module
-from segic.backbones.attention import LARGEST, ROWS, WORTH_IT, attention, spelled_out
+from segic.backbones.attention import LARGEST, ROWS, WORTH_IT, _rows_at_once, attention, spelled_out
 
 
 def inputs(batch=2, heads=3, n=300, d=16, common=0.0):
@@ -27,14 +27,27 @@ def error(found, expected):
     return ((found.float() - expected).norm() / expected.norm()).item()
 
 
-@pytest.mark.parametrize("n", [1, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS + 3])
-def test_any_number_of_tokens(n):
+@pytest.mark.parametrize("scores", [2**10, 2**20])
+@pytest.mark.parametrize("n", [1, ROWS - 1, ROWS, ROWS + 1, 255, 256, 515])
+def test_any_number_of_tokens(monkeypatch, n, scores):
+    """In one part and in many, the last of them smaller or not."""
+    monkeypatch.setattr(module, "SCORES", scores)
     given = inputs(n=n)
     expected = exact(*given)
     found = spelled_out(*given)
     assert found.dtype == torch.bfloat16
     assert found.shape == expected.shape
     assert error(found, expected) < 0.02
+
+
+@pytest.mark.parametrize("n", [1, 17, 512, 1168, 1456, 2041, 4081, 8000])
+def test_parts_are_about_as_large(n):
+    rows, most = _rows_at_once(n), module.SCORES * torch.get_num_threads()
+    parts = -(-n // rows)
+    assert rows % ROWS == 0
+    assert (rows - ROWS) * n <= most
+    assert parts * rows - n < ROWS * parts
+    assert parts == 1 or (rows + ROWS) * n > most / 2
 
 
 def test_what_all_keys_share_does_not_reach_the_scores():
