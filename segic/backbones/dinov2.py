@@ -153,6 +153,15 @@ def resample_positions(grid: Tensor, height: int, width: int, offset: bool) -> T
     return F.interpolate(grid, scale_factor=factors, mode="bicubic")
 
 
+def halved(picture: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C, H // 2, W // 2), means of 2 x 2. As sums of slices, which take CPUs a quarter of the time
+    that `avg_pool2d` does.
+    """
+    rows, columns = picture.shape[2] // 2 * 2, picture.shape[3] // 2 * 2
+    lines = picture[:, :, 0:rows:2, :columns] + picture[:, :, 1:rows:2, :columns]
+    return (lines[..., 0::2] + lines[..., 1::2]) * 0.25
+
+
 def _channels(values: tuple[float, ...]) -> Tensor:
     """(3, 1, 1), on the CPU even where modules are built without storage: no weight file holds these."""
     return torch.tensor(values, device="cpu").view(3, 1, 1)
@@ -222,25 +231,25 @@ class DinoV2(nn.Module):
         """A normalised picture (B, 3, H, W) -> (B, tokens, C): those of the fovea, with the positions of those that
         they stand for.
         """
-        chosen = [
-            self._cut(picture, tokens, scale) for scale, tokens in zip(SCALES, fovea.tokens, strict=True) if len(tokens)
-        ]
+        grid = (picture.shape[2] // PATCH, picture.shape[3] // PATCH)
+        chosen = []
+        for scale, tokens in zip(SCALES, fovea.tokens, strict=True):
+            if scale > 1:
+                picture = halved(picture)
+            if len(tokens):
+                chosen.append((self._cut(picture, tokens), self._position(*grid, scale).flatten(2).mT[:, tokens]))
         # The patches' convolution, as a product: on CPUs cutting out those that are wanted costs less than all of it.
         weight, bias = self.patch_embed.proj.weight.flatten(1), self.patch_embed.proj.bias
         patches, positions = (torch.cat(list(each), dim=1) for each in zip(*chosen, strict=True))
         return by_parts(lambda part: F.linear(part, weight, bias), patches) + positions
 
-    def _cut(self, picture: Tensor, tokens: Tensor, scale: int) -> tuple[Tensor, Tensor]:
-        """A normalised picture (B, 3, H, W) -> (B, T, 3 * 14 * 14) those patches at `tokens`, (T,) int64, of it made
-        smaller by `scale`, without last rows and columns that have no partners; and (1, T, C) their positions.
+    def _cut(self, picture: Tensor, tokens: Tensor) -> Tensor:
+        """(B, T, 3 * 14 * 14) those patches at `tokens`, (T,) int64, of a picture (B, 3, H, W); what its last rows and
+        columns have beside whole patches is left out.
         """
-        h, w = picture.shape[2] // (scale * PATCH), picture.shape[3] // (scale * PATCH)
-        positions = self._position(picture.shape[2] // PATCH, picture.shape[3] // PATCH, scale)
-        if scale > 1:
-            picture = F.avg_pool2d(picture[:, :, : scale * PATCH * h, : scale * PATCH * w], scale)
-        cut = picture.unflatten(2, (h, PATCH)).unflatten(4, (w, PATCH))
-        patches = cut[:, :, tokens // w, :, tokens % w].transpose(0, 1)
-        return patches.flatten(2), positions.flatten(2).mT[:, tokens]
+        h, w = picture.shape[2] // PATCH, picture.shape[3] // PATCH
+        cut = picture[:, :, : PATCH * h, : PATCH * w].unflatten(2, (h, PATCH)).unflatten(4, (w, PATCH))
+        return cut[:, :, tokens // w, :, tokens % w].transpose(0, 1).flatten(2)
 
     @torch.no_grad()
     def forward(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:

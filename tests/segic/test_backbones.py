@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from segic.backbones import build_backbone, width_of
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
-from segic.backbones.dinov2 import CONFIGS, DinoV2, DinoV2Config, resample_positions
+from segic.backbones.dinov2 import CONFIGS, DinoV2, DinoV2Config, halved, resample_positions
 from segic.errors import UsageError
 from segic.weights.tensors import save_tensors
 
@@ -83,6 +83,13 @@ def test_normalise():
     torch.testing.assert_close(out[..., :3, :2].float(), expected[..., :3, :2], atol=0.02, rtol=0)
     assert not out[..., 3:, :].any()
     assert not out[..., 2:].any()
+
+
+@pytest.mark.parametrize("size", [(4, 6), (5, 7), (2, 3), (1, 4)], ids=str)
+def test_halved_is_the_mean_of_two_by_two(size):
+    picture = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(3))
+    expected = F.avg_pool2d(picture, 2) if min(size) > 1 else picture[:, :, :0, : size[1] // 2]
+    torch.testing.assert_close(halved(picture), expected)
 
 
 def test_frozen():
