@@ -56,8 +56,8 @@ class Attention(nn.Module):
         """
         queries = self._split(self.q_proj(q))  # (B, heads, Q, inner / heads)
         into = (queries * queries.shape[-1] ** -0.5) @ self.k_proj.weight.unflatten(0, (self.heads, -1))
-        share = (into.flatten(1, 2) @ k.mT).softmax(2)  # (B, heads * Q, K)
-        seen = (share @ v).unflatten(1, (self.heads, -1))
+        share = _product(into.flatten(1, 2), k.mT).softmax(2)  # (B, heads * Q, K)
+        seen = _product(share, v).unflatten(1, (self.heads, -1))
         mixed = seen @ self.v_proj.weight.unflatten(0, (self.heads, -1)).mT
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2) + self.v_proj.bias)
         return out
@@ -70,6 +70,13 @@ class Attention(nn.Module):
         share = ((keys * keys.shape[-1] ** -0.5) @ queries.mT).softmax(2)  # (B, heads, K, Q)
         out: Tensor = self.out_proj((share.mT @ values).transpose(1, 2).flatten(2))
         return out
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of (B, M, K) and (B, K, N). That of one as a product of matrices: of a batch, torch lays a transposed
+    factor out anew on CPUs first, which takes as long as the product.
+    """
+    return torch.mm(a[0], b[0])[None] if len(a) == 1 else torch.bmm(a, b)
 
 
 class TokenMlp(nn.Module):

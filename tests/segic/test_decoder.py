@@ -13,7 +13,7 @@ from torch import nn
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.decoder.detail import REACH, DetailBranch, shrink
-from segic.decoder.layers import ChannelNorm, FourierPositions, Gelu, as_map, gelu, trained_in_float32
+from segic.decoder.layers import VECTOR, ChannelNorm, FourierPositions, Gelu, as_map, gelu, trained_in_float32
 from segic.decoder.mixer import TokenMixer
 from segic.decoder.transformer import FEW, FOLDED, Attention
 from segic.instructions import Instructions
@@ -328,6 +328,20 @@ def test_channel_norm_is_layer_norm_over_channels():
     torch.nn.init.normal_(norm.bias)
     expected = F.layer_norm(x.permute(0, 2, 3, 1), (5,), norm.weight, norm.bias, 1e-6).permute(0, 3, 1, 2)
     torch.testing.assert_close(norm(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [VECTOR, VECTOR - 8])
+def test_channel_norm_in_half_precision(channels):
+    """CPUs take rows that fill no vector in float32: the result is at most rounded."""
+    norm, x = ChannelNorm(channels), randn(0, 2, channels, 3, 4) * 3 + 1
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    norm.bfloat16()
+    expected = norm.float()(x.bfloat16().float())
+    found = norm.bfloat16()(x.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found.float(), expected, atol=2**-6, rtol=2**-7)
 
 
 def test_positions_stay_exact_in_half_precision():
