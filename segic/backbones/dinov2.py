@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from segic.backbones.fovea import SCALES, Fovea
+from segic.backbones.frozen_linear import FrozenLinear
 from segic.errors import UsageError
 from segic.parts import by_parts, joined, split
 
@@ -56,8 +57,8 @@ def check_layers(config: DinoV2Config, layers: tuple[int, ...]) -> None:
 class _Mlp(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = FrozenLinear(width, 4 * width)
+        self.fc2 = FrozenLinear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
@@ -68,8 +69,8 @@ class _SwiGLU(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
-        self.w12 = nn.Linear(width, 2 * hidden)
-        self.w3 = nn.Linear(hidden, width)
+        self.w12 = FrozenLinear(width, 2 * hidden)
+        self.w3 = FrozenLinear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.w12(x).chunk(2, dim=-1)
@@ -81,8 +82,8 @@ class _Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = FrozenLinear(width, 3 * width)
+        self.proj = FrozenLinear(width, width)
 
     def enter(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (3, B, heads, N, C / heads): queries, keys and values."""
