@@ -57,11 +57,11 @@ def check_layers(config: DinoV2Config, layers: tuple[int, ...]) -> None:
 class _Mlp(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = FrozenLinear(width, 4 * width)
+        self.fc1 = FrozenLinear(width, 4 * width, gelu=True)
         self.fc2 = FrozenLinear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(self.fc1(x))
         return out
 
 

@@ -15,15 +15,23 @@ class FrozenLinear(nn.Linear):
     """`nn.Linear`, without gradients. In bfloat16 on a CPU its weight is kept in the order in which oneDNN reads it,
     and is no parameter; otherwise oneDNN brings it into some such order for every product, which costs a quarter of
     the time. Results are the same to the bit.
+
+    gelu: of the result, which oneDNN then takes before it rounds.
     """
 
     packed: Tensor | None = None
 
+    def __init__(self, inputs: int, outputs: int, *, gelu: bool = False):
+        super().__init__(inputs, outputs)
+        self.gelu = gelu
+
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is None:
-            return F.linear(x, self.weight, self.bias)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        return out
+            out = F.linear(x, self.weight, self.bias)
+            return F.gelu(out) if self.gelu else out
+        after = "gelu" if self.gelu else "none"
+        found: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, after, [], "none")
+        return found
 
     def pack(self) -> None:
         """Changes nothing where it does not pay or torch does not know how."""
