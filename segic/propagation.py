@@ -35,6 +35,8 @@ class Context:
     target_model: of given examples, for models that use one, else None. renewed: in its place, fitted to a later frame
               of a video as well; see `segic.renewal`.
     fovea:    which of the tokens are not the same as others, None: all.
+    left_out: (h * w,) bool, tokens of the background that nothing is compared with, since they are those of entities
+              that have other examples; None: none.
     representatives: (E,) int64, which of the tokens a target is compared with, None: all; see `segic.thinning`. Not
               where it is compared with what is near only.
     """
@@ -49,6 +51,7 @@ class Context:
     target_model: TargetModel | None = None
     renewed: TargetModel | None = None
     fovea: Fovea | None = None
+    left_out: Tensor | None = None
     representatives: Tensor | None = None
 
     @cached_property

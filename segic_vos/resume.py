@@ -37,8 +37,10 @@ _CHOSEN_BY = {"foveated": " (--fovea)", "tokens": " (--quality)", "size": " (--q
 class Resumable(Follower, Protocol):
     """The part of `VideoSession` that restores its state."""
 
-    def remember(self, encoded: Any, labels: NDArray[np.int32], scores: Mapping[int, float], /) -> None:
-        """Take a frame's masks and their scores as known."""
+    def remember(
+        self, encoded: Any, labels: NDArray[np.int32], scores: Mapping[int, float], annotation: Annotation | None, /
+    ) -> None:
+        """Take a frame's masks and their scores as known, some of them given by `annotation`."""
 
     def skip(self) -> None:
         """Count a frame of which nothing need be known."""
@@ -144,10 +146,9 @@ def replay(
         annotation = annotation_of(frame)
         check_given(record, annotation, outputs)
         labels = read_labels(mask_path(outputs, frame.name))
-        if annotation is not None:
-            session.submit(session.encode(frame.pixels, whole=True), annotation)
-        elif position >= first or position in wanted:
-            session.remember(session.encode(frame.pixels, whole=False), labels, record.scores)
+        if annotation is not None or position >= first or position in wanted:
+            encoded = session.encode(frame.pixels, whole=annotation is not None)
+            session.remember(encoded, labels, record.scores, annotation)
         else:
             session.skip()
         result = FrameResult(labels, tuple(sorted(record.areas)), record.scores, record.given)

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,7 @@ from segic_vos.quality import QUALITIES, foveated_sizes
 
 TOKENS = QUALITIES["segic-s"]["balanced"].tokens
 SEARCH_EVERY = 4  # frames, one of which is seen whole while an object is out of sight, for it may come back anywhere
+THEIRS = 0.3  # the share of a token that a followed object must cover for a given example to say nothing of it
 MAX_GIVEN = 8  # given examples that are kept; more only where some object has no other
 
 
@@ -152,26 +153,42 @@ class VideoSession:
         given = annotation.objects  # what is undecided is nobody's, though the result shows it
         owned = np.where(given != 0, given, predicted.labels)
         labels = np.where(annotation.labels != 0, annotation.labels, owned)
+        last = self._example(image, owned, self._ids) if followed else None
         if shown:
-            self._keep_given(self._thinned(self._example(image, given, shown)))
+            example = self._example(image, given, shown)
+            self._keep_given(example if last is None else _sparing(example, last, followed))
         if self._ids:
             # The same one where nothing was predicted: it is then known not to be a second example.
-            self._recent.append(self._example(image, owned, self._ids) if followed else self._given[-1])
+            self._recent.append(last or self._given[-1])
         scores = {**predicted.scores, **dict.fromkeys(shown, 1.0)}
         probabilities = None
         if self.probabilities:
             probabilities = self._given_probabilities(owned, followed, predicted.probabilities)
         return Pending.known(FrameResult(labels, self._ids, dict(sorted(scores.items())), True, probabilities))
 
-    def remember(self, image: Encoded, labels: NDArray[np.int32], scores: Mapping[int, float] | None = None) -> None:
+    def remember(
+        self,
+        image: Encoded,
+        labels: NDArray[np.int32],
+        scores: Mapping[int, float] | None = None,
+        annotation: Annotation | None = None,
+    ) -> None:
         """Takes a frame whose masks are known, (H, W) of the session's ids, as if it had just predicted them, with
-        these scores; without any, nobody is certain.
+        these scores; without any, nobody is certain. annotation: masks that were given for it, as in `submit`; the
+        others are known then.
 
-        Used to go on with a video that was interrupted: first the given frames through `step_encoded`, then the last
-        few written masks through this, and `skip` for frames in between.
+        Used to go on with a video that was interrupted: the given frames and the last few written masks through this,
+        and `skip` for frames in between.
         """
+        if annotation is not None:
+            _check_annotation(annotation, image.canvas.frame)
         self._size = self._checked_size(image.canvas.frame)
-        if self._ids:
+        if annotation is not None:
+            followed = [i for i in self._ids if i not in annotation.ids]
+            others = np.where(np.isin(labels, followed), labels, 0)
+            known_scores = {i: (scores or {}).get(i, 0.0) for i in followed}
+            self._given_result(image, annotation, FrameResult(others, self._ids, known_scores))
+        elif self._ids:
             known = self._example(image, labels, self._ids)
             values = [(scores or {}).get(key, 0.0) for key in self._ids]
             self._learn(known, image.grid, torch.tensor(values, device=self.model.device))
@@ -193,10 +210,6 @@ class VideoSession:
     def _example(self, image: Encoded, labels: NDArray[np.int32], ids: Sequence[int]) -> Context:
         masks = torch.from_numpy(np.stack([labels == i for i in ids]))
         return self.model.context(image, masks, ids)
-
-    def _thinned(self, example: Context) -> Context:
-        matching = self.model.config.matching
-        return example if matching is None else thinned(example, matching.topk)
 
     def _follow(self, image: Encoded, followed: tuple[int, ...]) -> Followed:
         """`followed`, of the session's objects, on a frame."""
@@ -234,6 +247,9 @@ class VideoSession:
                 self._given = rest
             else:
                 position += 1
+        matching = self.model.config.matching
+        if matching is not None:
+            self._given = thinned(self._given, matching.topk)
 
     def _given_probabilities(
         self, labels: NDArray[np.int32], followed: Sequence[int], predicted: NDArray[np.float16] | None
@@ -243,6 +259,16 @@ class VideoSession:
         for row, i in enumerate(self._ids):
             out[row] = labels == i if predicted is None or i not in followed else predicted[followed.index(i)]
         return out
+
+
+def _sparing(example: Context, last: Context, followed: Sequence[int]) -> Context:
+    """A given example without tokens that objects were predicted on which it does not show: as its background they
+    would speak against what they are. last: the frame with all masks. followed: those objects.
+    """
+    if last.weights is None:
+        return example
+    rows = [row for row, key in enumerate(last.entities) if key in followed]
+    return replace(example, left_out=(last.weights[rows] > THEIRS).any(0))
 
 
 def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:

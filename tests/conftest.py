@@ -96,8 +96,13 @@ class ColourSession:
     def submit(self, encoded: np.ndarray, annotation: Annotation | None = None) -> Pending:
         return Pending.known(self.step_encoded(encoded, annotation))
 
-    def remember(self, encoded: np.ndarray, labels: np.ndarray, scores: Mapping[int, float]) -> None:
-        self.remembered.append(labels)
+    def remember(
+        self, encoded: np.ndarray, labels: np.ndarray, scores: Mapping[int, float], annotation: Annotation | None
+    ) -> None:
+        if annotation is not None:
+            self.step_encoded(encoded, annotation)
+        else:
+            self.remembered.append(labels)
 
     def skip(self) -> None:
         """No colour is learnt from it."""

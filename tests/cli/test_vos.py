@@ -88,8 +88,8 @@ class Interrupting:
         self.steps += 1
         return self.session.submit(encoded, annotation)
 
-    def remember(self, encoded, labels, scores):
-        self.session.remember(encoded, labels, scores)
+    def remember(self, encoded, labels, scores, annotation):
+        self.session.remember(encoded, labels, scores, annotation)
 
     def skip(self):
         self.session.skip()

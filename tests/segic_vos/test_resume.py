@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segic_vos.frames import Annotation, Frame, FrameResult
+from segic_vos.frames import Annotation, Frame
 from segic_vos.outputs import Outputs
 from segic_vos.pending import Pending
 from segic_vos.records import FrameRecord
@@ -29,14 +29,13 @@ class Told:
         return whole
 
     def submit(self, encoded: bool, annotation: Annotation | None = None) -> Pending:
-        assert encoded
-        assert annotation is not None
-        self.frames.append("given")
-        return Pending.known(FrameResult(annotation.labels, (1,)))
+        raise AssertionError("a finished frame is not predicted again")
 
-    def remember(self, encoded: bool, labels: np.ndarray, scores: dict[int, float]) -> None:
-        assert not encoded
-        self.frames.append(f"remembered {scores[1]}")
+    def remember(
+        self, encoded: bool, labels: np.ndarray, scores: dict[int, float], annotation: Annotation | None
+    ) -> None:
+        assert encoded == (annotation is not None)
+        self.frames.append(f"remembered {scores[1]}" if annotation is None else "given")
 
     def skip(self) -> None:
         self.frames.append("skipped")

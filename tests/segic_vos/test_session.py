@@ -18,7 +18,7 @@ from segic.renewal import certain
 from segic.thinning import thinned
 from segic_vos.following import resolve
 from segic_vos.frames import Annotation
-from segic_vos.session import MAX_GIVEN, VideoSession
+from segic_vos.session import MAX_GIVEN, THEIRS, VideoSession
 
 SIZE = (60, 107)
 TINY = DinoV2Config("tiny", width=32, depth=2, heads=2)
@@ -96,7 +96,8 @@ def annotate(labels, void=None) -> Annotation:
 def kept(session: VideoSession) -> tuple[int, int]:
     """Bytes of the tensors that the session keeps, and bytes of memory that they hold on to."""
     contexts: Iterable[Context] = {*session.state.given, *session.state.recent}
-    tensors = [t for c in contexts for t in (c.visual, c.matching, c.group, c.weights) if t is not None]
+    fields = ("visual", "matching", "group", "weights", "left_out", "representatives")
+    tensors = [t for c in contexts for name in fields if (t := getattr(c, name)) is not None]
     models = [m for c in contexts for m in (c.target_model, c.renewed) if m is not None]
     tensors += [t for model in models for t in (model.weight, model.offset)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
@@ -480,7 +481,7 @@ def test_stages_by_hand(model):
     masks = torch.from_numpy(np.stack([annotation.labels == i for i in (1, 2)]))
     given = model.context(frames[0], masks, [1, 2])
     if model.config.matching is not None:
-        given = thinned(given, model.config.matching.topk)
+        (given,) = thinned([given], model.config.matching.topk)
     recent = [given]
     for frame in frames[1:]:
         out = model.predict(frame, [given], recent, entities=[1, 2], video=True)
@@ -644,6 +645,50 @@ def test_remembering_what_was_written_comes_near(dense):
         assert own.entities == restored.entities
         assert (own.group == restored.group).float().mean() > 0.9
     assert (session.step_encoded(frames[5]).labels == resumed.step_encoded(frames[5]).labels).mean() > 0.95
+
+
+def test_an_example_given_later_says_nothing_of_who_was_followed(dense):
+    """As its background, the tokens of those whom it does not show would speak against what they are."""
+    first, later = (dense.encode(torch.from_numpy(f).permute(2, 0, 1)[None])[0] for f in clip(2))
+    session = VideoSession(dense)
+    session.step_encoded(first, annotate(np.pad(np.ones((30, 40), np.int32), ((0, 30), (0, 67)))))
+    known, given = np.zeros(SIZE, np.int32), np.zeros(SIZE, np.int32)
+    known[:35, :50] = 1
+    given[25:, 40:70] = 2  # over a corner of the other
+    session.remember(later, known, {1: 0.7}, annotate(given))
+    alone, example = session.state.given
+    assert alone.left_out is None
+    assert example.entities == (2,)
+    assert example.left_out is not None
+    assert example.representatives is not None
+    covered = torch.from_numpy((known == 1) & (given == 0))[None]
+    expected = dense.context(later, covered, [1]).weights[0] > THEIRS
+    assert torch.equal(example.left_out, expected)
+    assert 0 < expected.sum() < expected.numel()
+    assert not (expected & (example.group == 0))[example.representatives].any()
+    assert (example.group > 0).sum() == (example.group > 0)[example.representatives].sum()
+    last = session.state.recent[-1]
+    masks = torch.from_numpy(np.stack([known * (given == 0), given]) > 0)
+    assert torch.equal(last.group, dense.context(later, masks, [1, 2]).group)
+
+
+def test_a_frame_with_some_given_masks_is_remembered_as_it_was(model):
+    """Whom it does not show is not predicted again."""
+    frames = [model.encode(torch.from_numpy(f).permute(2, 0, 1)[None])[0] for f in clip(5)]
+    first, later = (annotate(np.where(two_blocks().labels == i, i, 0)) for i in (1, 2))
+    a, b = VideoSession(model), VideoSession(model)
+    a.step_encoded(frames[0], first)
+    a.step_encoded(frames[1])
+    written = a.step_encoded(frames[2], later)
+    b.step_encoded(frames[0], first)
+    b.skip()
+    b.remember(frames[2], written.labels, written.scores, later)
+    for own, restored in ((a.state.given[-1], b.state.given[-1]), (a.state.recent[-1], b.state.recent[-1])):
+        assert (own.entities, own.present) == (restored.entities, restored.present)
+        for name in ("visual", "matching", "group", "weights", "masks", "left_out", "representatives"):
+            tensors = getattr(own, name), getattr(restored, name)
+            assert tensors == (None, None) or torch.equal(*tensors), name
+    assert (a.state.given[-1].left_out is None) == (model.config.matching is None)
 
 
 def test_remembering_before_any_mask(model):
