@@ -27,13 +27,22 @@ class Orientation:
         The matrix (ISO/IEC 14496-12, 6.2.2) maps a pixel (x, y) to x' = a x + c y, y' = b x + d y, up to a shift. It is
         read whole because `frame.rotation` does not tell a mirrored clip from a turned one.
         """
-        matrix = frame.side_data.get("DISPLAYMATRIX")
+        try:
+            matrix = frame.side_data.get("DISPLAYMATRIX")
+        except ValueError:  # PyAV has no name for something else that lies beside the frame, such as EXIF data
+            return cls.turned(frame.rotation)
         if matrix is None:
             return cls()
         a, b, _, c, d = np.frombuffer(cast("bytes", matrix), np.int32)[:5].tolist()
         if abs(b) > abs(a):
             return cls(transpose=True, flip_x=c < 0, flip_y=b < 0)
         return cls(flip_x=a < 0, flip_y=d < 0)
+
+    @classmethod
+    def turned(cls, degrees: float) -> "Orientation":
+        """Counterclockwise, to the nearest quarter."""
+        quarters = round(degrees / 90) % 4
+        return cls(transpose=quarters % 2 == 1, flip_x=quarters >= 2, flip_y=quarters in (1, 2))
 
     def apply(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """`pixels` (H, W, 3) upright; the array itself where nothing is to be done."""

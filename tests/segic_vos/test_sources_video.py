@@ -70,6 +70,19 @@ def test_rotation_and_mirror_are_applied(clips, degrees, mirrored):
     assert np.abs(frame.pixels.astype(int) - expected).mean() < 4
 
 
+@pytest.mark.parametrize(("orientation", "quarters"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_pictures_with_exif_data_are_turned_by_it(clips, tmp_path, orientation, quarters):
+    """PyAV 18 knows no such data beside a frame, and raises where it is asked for any of it."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "a camera"
+    Image.fromarray(clips.quadrants()).save(tmp_path / "a.jpg", exif=exif, quality=95, subsampling=0)
+    source = open_source(tmp_path / "a.jpg")
+    (frame,) = source
+    expected = np.rot90(clips.quadrants(), quarters)
+    assert frame.size == source.info.size == expected.shape[:2]
+    assert np.abs(frame.pixels.astype(int) - expected).mean() < 4
+
+
 @pytest.mark.parametrize(("degrees", "expected"), [(0, Fraction(4, 3)), (90, Fraction(3, 4)), (180, Fraction(4, 3))])
 def test_pixels_that_are_not_square_are_known_upright(clips, degrees, expected):
     if degrees and not hasattr(av.VideoStream, "set_display_rotation"):
