@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from glob import glob
+from glob import escape, glob
 from pathlib import Path
 
 from segic.errors import UsageError
@@ -224,11 +224,16 @@ def _require_size(annotation: Annotation, name: str, size: tuple[int, int], sour
 def _list_files(path: Path) -> list[Path]:
     if path.is_dir():
         return list_pictures(path)
-    if path.exists():
+    if path.is_file():
         return [path]
+    if path.exists():
+        raise UsageError(f"{path}: a pipe or a device, expected a mask file, a folder or a pattern")
     if not any(character in str(path) for character in "*?["):
         raise UsageError(f"{path}: no such mask file or folder")
-    found = (Path(match) for match in glob(str(path.expanduser())))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    wanted = path.expanduser()
+    # In the name of a folder that there is, brackets and the like stand for themselves.
+    pattern = str(Path(escape(str(wanted.parent))) / wanted.name if wanted.parent.is_dir() else wanted)
+    found = (Path(match) for match in glob(pattern))  # noqa: PTH207 - Path.glob takes no absolute pattern
     files = sorted((match for match in found if is_picture(match)), key=lambda match: natural_key(match.name))
     if not files:
         raise UsageError(f"{path}: no picture matches this pattern")

@@ -30,9 +30,9 @@ def read_mask(path: Path, *, allow_many: bool = False, known: Collection[int] = 
     """The index mask in `path`: palette, grey (8 or 16 bit), or a picture of few colours, which become ids 1, 2, ...
 
     An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void,
-    unless it is among the objects `known` already. Of grey with alpha the grey is taken. Raises UsageError for a file
-    that is no picture, and, unless `allow_many`, for a mask that looks anti-aliased or holds more than 64 ids in 8
-    bits.
+    unless it is among the objects `known` already. Fully transparent pixels are background. Raises UsageError for a
+    file that is no picture or that has 16 bits a channel and is not grey, and, unless `allow_many`, for a mask that
+    looks anti-aliased or holds more than 64 ids in 8 bits.
     """
     values, palette, notes = _read_values(path)
     present = _distinct(values)
@@ -102,27 +102,42 @@ def _within_range(values: NDArray[np.integer], path: Path) -> NDArray[np.int32]:
 
 
 def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], bytes | None, tuple[str, ...]]:
-    """The file's values (H, W), uint8 for 8-bit index masks and int32 for deeper ones; its palette; notes."""
-    from PIL import Image
+    """The file's values (H, W), uint8 for 8-bit index masks and int32 for deeper ones, turned as its EXIF orientation
+    says; its palette; notes.
+    """
+    from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
-            image.load()
+        with Image.open(path) as opened:
+            depth = _png_depth(path) if opened.format == "PNG" else 8
+            image = ImageOps.exif_transpose(opened)
             mode = image.mode
-            if mode in ("P", "PA"):
-                raw = image.getpalette("RGB")
-                array = np.asarray(image)
-                values = np.ascontiguousarray(array if mode == "P" else array[..., 0], np.uint8)
-                return values, complete_palette(bytes(raw) if raw else None), ()
-            if mode in ("1", "L", "LA", "La"):
-                grey = np.asarray(image).astype(np.uint8)
-                return (grey if grey.ndim == 2 else np.ascontiguousarray(grey[..., 0])), None, ()
-            deep = mode.startswith("I")
-            array = np.asarray(image if deep or mode == "F" else image.convert("RGBA"))
+            raw = image.getpalette("RGB") if mode in ("P", "PA") else None
+            palette = complete_palette(bytes(raw) if raw else None) if mode in ("P", "PA") else None
+            as_it_is = mode.startswith("I") or mode in ("1", "L", "LA", "P", "PA", "F")
+            array = np.asarray(image if as_it_is else image.convert("RGBA"))
     except Exception as error:  # Pillow's decoders raise what they meet in a broken file
         raise UsageError(f"{path}: cannot be read as a mask picture: {error}") from error
-    if deep:
+    if mode.startswith("I"):
         return _within_range(array, path), None, ()
     if mode == "F":
         raise UsageError(f"{path}: a picture of floating point numbers; a mask holds whole-numbered ids")
-    return ids_from_colours(array, path)
+    if depth == 16:
+        raise UsageError(
+            f"{path}: a picture of 16 bits a channel that is not grey alone, of which ids would be lost; expected a "
+            "grey PNG of 8 or 16 bits, without colours and transparency, or a palette PNG"
+        )
+    if not as_it_is:
+        return ids_from_colours(array, path)
+    values = array.astype(np.uint8)
+    if values.ndim == 3:
+        values = np.where(values[..., 1] == 0, 0, values[..., 0]).astype(np.uint8)
+    if mode == "L" and depth < 8:
+        values //= 255 // (2**depth - 1)  # Pillow makes the largest value white
+    return np.ascontiguousarray(values), palette, ()
+
+
+def _png_depth(path: Path) -> int:
+    """Bits a channel, as the first chunk says."""
+    with path.open("rb") as file:
+        return file.read(25)[24]

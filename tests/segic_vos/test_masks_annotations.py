@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -224,6 +226,20 @@ def test_a_form_that_does_not_fit(save, tmp_path, form, said):
 def test_brackets_in_a_folders_name_are_no_pattern(save, tmp_path):
     save("clip[1]/00000.png", stripe(0))
     assert read_annotations(tmp_path / "clip[1]", frame_names=VIDEO).form == "frames"
+
+
+def test_a_pattern_in_a_folder_with_brackets(save, tmp_path):
+    for name in ("00000", "00004"):
+        save(f"clip [1]/{name}.png", stripe(0))
+    masks = read_annotations(str(tmp_path / "clip [1]" / "*.png"), frame_names=VIDEO, form="frames")
+    assert masks.at(frame("00004"), first=False) is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_masks_from_a_pipe_are_refused_without_reading_it(tmp_path):
+    os.mkfifo(tmp_path / "63")
+    with pytest.raises(UsageError, match="63: a pipe or a device, expected a mask file"):
+        read_annotations(tmp_path / "63", frame_names=VIDEO)
 
 
 def test_255_is_no_void_where_an_earlier_mask_gives_the_object_255(save, tmp_path):

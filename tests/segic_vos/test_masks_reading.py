@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -111,6 +113,53 @@ def test_transparent_pixels_are_background(save):
     rgba[:, :4] = (255, 0, 0, 255)
     rgba[:, 4:] = (0, 255, 0, 0)
     assert np.array_equal(read_mask(save("m.png", rgba)).annotation.labels, blocks(1, 0))
+
+
+def test_a_shape_that_only_the_alpha_of_grey_holds(save):
+    channels = np.stack([np.full((4, 8), 255, np.uint8), blocks(0, 255)], axis=2)
+    assert np.array_equal(read_mask(save("m.png", channels)).annotation.labels, blocks(0, 255))
+
+
+def png(path, depth, colour_type, rows):
+    """A PNG of rows of bytes, as no writer at hand makes them."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 8, 4, depth, colour_type, 0, 0, 0)),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
+        (b"IEND", b""),
+    )
+    parts = (struct.pack(">I", len(d)) + kind + d + struct.pack(">I", zlib.crc32(kind + d)) for kind, d in chunks)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_values_of_few_bits_are_ids(tmp_path, depth):
+    largest = 2**depth - 1
+    packed = int("".join(f"{value:0{depth}b}" for value in [0] * 4 + [largest] * 2 + [1] * 2), 2).to_bytes(depth, "big")
+    mask = read_mask(png(tmp_path / "m.png", depth, 0, [packed] * 4)).annotation
+    assert np.array_equal(mask.labels, np.array([[0] * 4 + [largest] * 2 + [1] * 2] * 4))
+    assert mask.void is None
+
+
+@pytest.mark.parametrize(("colour_type", "channels"), [(4, 2), (2, 3), (6, 4)])
+def test_16_bits_with_more_than_grey_are_refused(tmp_path, colour_type, channels):
+    """Pillow has 8 of them only."""
+    rows = [struct.pack(">H", 300) * 8 * channels] * 4
+    with pytest.raises(UsageError, match=r"m\.png: a picture of 16 bits a channel .* expected a grey PNG"):
+        read_mask(png(tmp_path / "m.png", 16, colour_type, rows))
+
+
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_a_mask_is_turned_as_its_exif_data_say(tmp_path, mode):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter clockwise
+    image = Image.fromarray(blocks(1, 2, 3, 0))
+    if mode == "P":
+        image.putpalette(davis_palette())
+    image.save(tmp_path / "m.png", exif=exif)
+    mask = read_mask(tmp_path / "m.png").annotation
+    assert np.array_equal(mask.labels, np.rot90(blocks(1, 2, 3, 0), -1))
+    assert mask.palette == (davis_palette() if mode == "P" else None)
 
 
 def test_hundreds_of_colours_are_refused_with_their_number(save):
