@@ -17,6 +17,7 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -31,6 +32,7 @@ from segic_vos.records import FrameRecord, read_records
 # Settings that decide what the masks are. Device, batch and the like may change in between.
 _DECISIVE = ("video", "masks", "mask_form", "start", "end", "every", "decoder")
 _DECISIVE_MODEL = ("name", "foveated", "tokens", "size", "weights")
+SAME_LOOK = 4  # of 255: other versions of FFmpeg may round colours differently
 _CHOSEN_BY = {"foveated": " (--fovea)", "tokens": " (--quality)", "size": " (--quality or --size)"}
 
 
@@ -82,6 +84,27 @@ def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mappin
         whole = _softly(whole, outputs)
     frames = sum(1 for _ in whole)
     return Finished(frames, earlier.get("status") == "complete" and frames == earlier.get("frames"))
+
+
+def look_of(pixels: NDArray[np.uint8]) -> str:
+    """What tells a frame (H, W, 3) from another, in 96 hexadecimal digits: the mean colours of 4 x 4 fields."""
+    fields = cv2.resize(pixels, (4, 4), interpolation=cv2.INTER_AREA)
+    return fields.tobytes().hex()
+
+
+def check_video(outputs: Outputs, look: str) -> None:
+    """Raises UsageError where the first frame does not look like that of the earlier run. look: see `look_of`. The rest
+    may be longer by now.
+    """
+    before = ((outputs.read_summary() or {}).get("video") or {}).get("first_frame")
+    if not before:  # of an earlier version
+        return
+    one, other = (np.frombuffer(bytes.fromhex(text), np.uint8).astype(int) for text in (before, look))
+    if len(one) != len(other) or np.abs(one - other).max() > SAME_LOOK:
+        raise UsageError(
+            f"--resume: the video is not that of the earlier run in {outputs.root}: its first frame looks different; "
+            "use the same, or --overwrite to start anew"
+        )
 
 
 def has_soft(outputs: Outputs, record: FrameRecord) -> bool:

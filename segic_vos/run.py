@@ -26,7 +26,16 @@ from segic_vos.memory import Workload, choose_batch, default_batch, used_memory
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.quality import SizeChoice, foveated_sizes
 from segic_vos.records import RecordWriter, Statistics
-from segic_vos.resume import Finished, Resumable, check_given, finished_frames, has_soft, replay
+from segic_vos.resume import (
+    Finished,
+    Resumable,
+    check_given,
+    check_video,
+    finished_frames,
+    has_soft,
+    look_of,
+    replay,
+)
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
 from segic_vos.summary import RunSummary, Status, describe_model
 from segic_vos.timings import Timings
@@ -146,6 +155,7 @@ class _Run:
         self._choices: Choices | None = None
         self._first: int | None = None
         self._palette: bytes | None = None
+        self._look_of_first = ""
         for text in clip.notes:
             self._note(text)
 
@@ -159,6 +169,7 @@ class _Run:
             finished = Finished()
             if job.existing == "resume":
                 finished = finished_frames(outputs, job.settings(), self._described)
+                check_video(outputs, self._look_of_first)
                 if finished.complete and self._is_all(finished):
                     self._check_given(finished)
                     self._note("the earlier run is complete: nothing is left to do")
@@ -263,6 +274,7 @@ class _Run:
         if first is None:
             raise SegicError(f"{self._job.video}: no frame to work on")
         self._first = first.index
+        self._look_of_first = look_of(first.pixels)
         self._annotation(first)
         self._palette = self._clip.opening.palette
         return first
@@ -370,6 +382,7 @@ class _Run:
             settings=self._job.settings(),
             outputs={**self._written(), "summary": self._outputs.summary},
             notes=tuple(self._notes),
+            first_frame=self._look_of_first,
             reason=reason,
         )
 

@@ -29,7 +29,7 @@ class RunSummary:
     frames: finished in all, `resumed` of them by an earlier run; `timings` is of this run alone. reason: why a run
     failed. choices: what the run worked with, see `segic_vos.choices`. Where nothing was left to do, `timings` and
     `choices` are those of the run that finished the clip. model, settings: everything needed to repeat it. outputs:
-    what was written, by kind.
+    what was written, by kind. first_frame: its look, see `segic_vos.resume.look_of`.
     """
 
     status: Status
@@ -44,6 +44,7 @@ class RunSummary:
     outputs: Mapping[str, Path]
     notes: tuple[str, ...] = ()
     reason: str | None = None
+    first_frame: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: plain values only."""
@@ -59,6 +60,7 @@ class RunSummary:
                 "height": height,
                 "rate": None if rate is None else str(rate),
                 "expected_frames": self.source.expected_frames,
+                "first_frame": self.first_frame,
             },
             "frames": self.frames,
             "resumed_frames": self.resumed,

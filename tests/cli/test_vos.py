@@ -304,6 +304,26 @@ def test_resume_of_a_complete_run_goes_on_with_what_came_since(program, clip):
     assert summary_of("clip_segic")["frames"] == 6
 
 
+@pytest.mark.parametrize("frames", [12, FRAMES], ids=["stopped", "complete"])
+def test_resume_refuses_another_video_of_the_same_name(program, clip, frames):
+    if frames < FRAMES:
+        program.stop = (frames, KeyboardInterrupt())
+    program("clip.mp4", "--masks", "first.png")
+    program.stop = None
+    before = summary_of("clip_segic")
+    with av.open(str(clip / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(24))
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(FRAMES):
+            pixels = np.ascontiguousarray(picture(index)[::-1])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    done = program("clip.mp4", "--masks", "first.png", "--resume")
+    assert done.exit_code == 2
+    assert "the video is not that of the earlier run" in done.output
+    assert summary_of("clip_segic") == before
+
+
 def test_resume_does_not_believe_a_summary_whose_masks_are_gone(program, clip):
     assert program("clip.mp4", "--masks", "first.png").exit_code == 0
     before = (clip / "clip_segic/masks/00025.png").read_bytes()
