@@ -112,7 +112,7 @@ def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncode
 
 def _meta(model: SEGIC, words: Sequence[str | None], text: TextEncoder | None) -> Tensor | None:
     if model.config.instructions.meta != "text":
-        asked = [word for word in words if word]
+        asked = list(dict.fromkeys(word for word in words if word))
         return FixedPrompt(model.name or model.config.backbone)(asked) if asked else None
     from segic.text import default_text
 

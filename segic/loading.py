@@ -72,7 +72,7 @@ def _decoder_path(preset: Preset, weights: Path | None, fetch: bool, progress: P
     if weights is None:
         raise UsageError(
             f"the model {preset.name} ({preset.description}) comes without weights: give a decoder of your own "
-            "(--weights), or take another model, see `segic models list`"
+            "(--weights), or take one of those whose weights `segic models list` has"
         )
     return weights
 

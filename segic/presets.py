@@ -55,5 +55,5 @@ PRESETS: Mapping[str, Preset] = {
 def find_preset(name: str) -> Preset:
     """The preset of that name; UsageError lists those there are."""
     if name not in PRESETS:
-        raise UsageError(f"no model is named {name!r}; there are {', '.join(PRESETS)} (see `segic models list`)")
+        raise UsageError(f"no model is named {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]

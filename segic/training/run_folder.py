@@ -217,13 +217,14 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """The state that `save_checkpoint` wrote. SegicError for a file that is damaged."""
+    """The state that `save_checkpoint` wrote. SegicError for a file that is damaged, or none of these."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such checkpoint") from None
     except Exception as error:  # torch raises whatever unpickling raises
+        reason = str(error).partition("\n")[0].partition(". ")[0]
         raise SegicError(
-            f"the checkpoint {path} is damaged ({error}); delete it and resume from the one before"
+            f"the checkpoint {path} is damaged, or none ({reason}); delete it and resume from the one before"
         ) from error
     return dict(state)

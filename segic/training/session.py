@@ -12,7 +12,7 @@ from segic.backbones import Backbone, build_backbone, check_backbone
 from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
-from segic.errors import UsageError
+from segic.errors import SegicError, UsageError
 from segic.text import TextEncoder
 from segic.training.backbone_file import BackboneFile
 from segic.training.cache import Progress, cache_name, fill_cache, left_out
@@ -309,7 +309,14 @@ def load_initial(decoder: Decoder, path: Path) -> None:
 
         tensors = {key: value.float() for key, value in load_tensors(path).items()}
     else:
-        state = load_checkpoint(path)
+        try:
+            state = load_checkpoint(path)
+        except UsageError:
+            raise
+        except SegicError as error:
+            raise UsageError(
+                f"{path}: neither a checkpoint of a training run (.pt) nor a decoder (.safetensors), or damaged"
+            ) from error
         if "average" not in state:
             raise UsageError(
                 f"{path} is no checkpoint of a run; `segic models convert` makes a .safetensors file of a released one"

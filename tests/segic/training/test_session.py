@@ -512,6 +512,18 @@ def test_what_is_refused_leaves_no_run_behind(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("folder_data")
+def test_a_picture_is_no_checkpoint_to_begin_with(
+    tmp_path: Path, make_recipe: Callable[..., Recipe], open_backbone: OpenBackbone
+) -> None:
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    request = Request(make_recipe(), tmp_path / "data", tmp_path / "run", device="cpu", init=tmp_path / "m.png")
+    with pytest.raises(UsageError, match=r"m\.png: neither a checkpoint of a training run") as raised:
+        train(request, Hooks(backbone=open_backbone))
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("layers", [[0], [1, 3], [-1]])
 def test_layers_that_the_backbone_has_not_are_refused_before_the_data_are_read(
     fit: Fit, tmp_path: Path, layers: list[int]
