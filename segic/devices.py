@@ -87,7 +87,10 @@ def release_freed_memory(device: torch.device) -> None:
     """
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        from segic.recorded import RECORDING
+
+        with RECORDING:
+            torch.cuda.empty_cache()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

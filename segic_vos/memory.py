@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 
 from segic.backbones import width_of
+from segic.backbones.dinov2 import PATCH
 from segic.config import ModelConfig
 from segic.devices import release_freed_memory
 from segic.errors import UsageError
+from segic.thinning import TOGETHER
 from segic_vos.quality import SIZES
 from segic_vos.summary import peak_memory_mb
 from segic_vos.wording import counted
@@ -65,8 +67,10 @@ class Workload:
         canvas, frame = self.canvas[0] * self.canvas[1], self.frame[0] * self.frame[1]
         each = _RECORDED_OBJECT if device.type == "cuda" else _OBJECT
         objects = each * canvas * min(self.objects, _TOGETHER) + _OBJECT_FULL * frame * self.objects
-        host = _STARTING + _WRITERS * frame if device.type == "cpu" else 0
-        return objects + _MATCHING + host
+        if device.type != "cpu":
+            return objects + _MATCHING
+        tokens = min(canvas / PATCH**2, TOGETHER) if self.config.matching is not None else 0
+        return objects + _MATCHING + tokens**2 + _STARTING + _WRITERS * frame  # pairs of an example's background
 
 
 def choose_batch(work: Workload, device: torch.device, limit: int, held: float | None = None) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from segic.devices import cpu_has
 from segic.parts import with_room
 
+LEAST = 128  # queries, a thread: of fewer, products are thin
 SCORES = 2**20  # formed at once, a thread: fewer make more products of less each, more leave a core's caches
 ROWS = 16  # of which a part of the queries is a multiple
 WORTH_IT = 512  # tokens; with fewer, torch's own is as fast
@@ -40,7 +41,7 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
     k.sub_(k.mean(2, keepdim=True))
     are_small = (_longest(q) * _longest(k) <= LARGEST).flatten().tolist()
     rows = _rows_at_once(n)
-    room = SCORES * torch.get_num_threads() + ROWS * max(n, most)
+    room = _scores_at_once(max(n, most)) + ROWS * max(n, most)
     scores = with_room(q, (rows * n,), room, dim=0).view(rows, n)
     sums = with_room(q, q.shape, most, dim=2)
     totals = with_room(q, (batch, heads, n), most, dim=2)
@@ -60,9 +61,13 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
 
 
 def _rows_at_once(n: int) -> int:
-    """Of n queries, so many that they have about SCORES scores a thread, and that all parts are about as large."""
-    count = -(-n * n // (SCORES * torch.get_num_threads()))
+    """Of n queries, so many that they have about as many scores as are formed at once, in parts about as large."""
+    count = -(-n * n // _scores_at_once(n))
     return ROWS * -(-n // (ROWS * max(1, count)))
+
+
+def _scores_at_once(n: int) -> int:
+    return max(SCORES, LEAST * n) * torch.get_num_threads()
 
 
 def _longest(vectors: Tensor) -> Tensor:

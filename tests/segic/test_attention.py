@@ -32,17 +32,19 @@ def error(found, expected):
 def test_any_number_of_tokens(monkeypatch, n, scores):
     """In one part and in many, the last of them smaller or not."""
     monkeypatch.setattr(module, "SCORES", scores)
+    monkeypatch.setattr(module, "LEAST", 1)
     given = inputs(n=n)
     expected = exact(*given)
     found = spelled_out(*given)
     assert found.dtype == torch.bfloat16
     assert found.shape == expected.shape
     assert error(found, expected) < 0.02
+    assert torch.equal(spelled_out(*inputs(n=n), most=n + 700), found)
 
 
-@pytest.mark.parametrize("n", [1, 17, 512, 1168, 1456, 2041, 4081, 8000])
+@pytest.mark.parametrize("n", [1, 17, 512, 1168, 1456, 2041, 4081, 8193, 36865])
 def test_parts_are_about_as_large(n):
-    rows, most = _rows_at_once(n), module.SCORES * torch.get_num_threads()
+    rows, most = _rows_at_once(n), max(module.SCORES, module.LEAST * n) * torch.get_num_threads()
     parts = -(-n // rows)
     assert rows % ROWS == 0
     assert (rows - ROWS) * n <= most
