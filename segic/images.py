@@ -68,6 +68,8 @@ def to_batch(image: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) uint8 -> (1, 3, H, W) tensor; UsageError for any other array."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(f"the image is {image.dtype} of shape {image.shape}; expected uint8 of shape (H, W, 3), RGB")
+    if not image.size:
+        raise UsageError(f"the image has no pixel: its shape is {image.shape}")
     # Read-only ones are copied too, as those of Pillow and of files mapped to memory: torch warns of sharing them.
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
 

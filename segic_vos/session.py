@@ -78,6 +78,8 @@ class VideoSession:
         """A foveated session for objects such as in `labels`, (H, W) with 0 for background: at the largest of the
         measured sizes at which a frame with these masks needs at most so many tokens; a few more make whole steps.
         """
+        if labels.ndim != 2:
+            raise UsageError(f"the labels are of shape {labels.shape}; expected (H, W), the frame's")
         fitted = model.at_size(fitting_size(model, labels, foveated_sizes(tokens), tokens))
         return cls(fitted, probabilities=probabilities, meta=meta, foveated=True)
 

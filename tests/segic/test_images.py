@@ -136,6 +136,11 @@ def test_images_of_another_kind(dense_model, image):
         dense_model.prepare([Example(image, labels(1))])
 
 
+def test_images_without_a_pixel(dense_model):
+    with pytest.raises(UsageError, match=r"the image has no pixel: its shape is \(0, \d+, 3\)"):
+        dense_model.segment(picture()[:0], [Example(picture(), labels(1))])
+
+
 @pytest.mark.parametrize(
     ("value", "dtype"), [(2**32 + 5, np.int64), (2**32 - 1, np.uint32), (2**31, np.uint64), (-1, np.int8)]
 )

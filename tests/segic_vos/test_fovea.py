@@ -236,6 +236,11 @@ def test_without_any_object_a_session_can_begin(dense_model: SEGIC) -> None:
     assert session.step(clip(1)[0]).ids == ()
 
 
+def test_masks_of_another_shape_are_refused(dense_model: SEGIC) -> None:
+    with pytest.raises(UsageError, match=r"the labels are of shape \(1, \d+, \d+\); expected \(H, W\)"):
+        VideoSession.close_to(dense_model, first_mask()[None])
+
+
 def test_frames_before_any_mask(dense_model: SEGIC) -> None:
     session = VideoSession(dense_model.at_size(224), foveated=True)
     assert session.step(clip(1)[0]).ids == ()
