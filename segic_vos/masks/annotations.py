@@ -251,6 +251,9 @@ def _by_frame(files: list[Path], frames: FrameNames, where: str) -> dict[str, Pa
     for file in files:
         if not frames.matches(file.stem):
             continue
+        several = frames.of_one_number(file.stem)
+        if several:
+            raise UsageError(f"{file} could be of the frames {' and '.join(several)}; rename all but one of them")
         key = _key(file.stem)
         if key in chosen:
             raise UsageError(f"{chosen[key]} and {file} are masks of the same frame; remove one")

@@ -21,7 +21,10 @@ class FrameNames:
 
     def __init__(self, names: Sequence[str] | None) -> None:
         self._names = None if names is None else frozenset(names)
-        self._numbers = frozenset(int(name) for name in names or () if name.isdecimal())
+        numbered = [name for name in names or () if name.isdecimal()]
+        self._numbers = frozenset(map(int, numbered))
+        # Hardly ever has a folder two names of one number, such as 1.png and 001.jpg.
+        self._doubled = numbered if len(self._numbers) < len(numbered) else []
 
     def is_exact(self, stem: str) -> bool:
         """True where `stem` is spelt as a frame's name is."""
@@ -34,6 +37,11 @@ class FrameNames:
         if self.is_exact(stem):
             return True
         return stem.isdecimal() and (self._names is None or int(stem) in self._numbers)
+
+    def of_one_number(self, stem: str) -> tuple[str, ...]:
+        """The frames that could be meant by `stem`, where these are several."""
+        same = [name for name in self._doubled if stem.isdecimal() and int(name) == int(stem)]
+        return tuple(same) if len(same) > 1 else ()
 
 
 def decide_form(files: Sequence[Path], frames: FrameNames, where: str) -> tuple[Form, str | None]:

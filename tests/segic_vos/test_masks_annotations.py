@@ -228,6 +228,14 @@ def test_brackets_in_a_folders_name_are_no_pattern(save, tmp_path):
     assert read_annotations(tmp_path / "clip[1]", frame_names=VIDEO).form == "frames"
 
 
+def test_a_mask_of_two_frames_of_one_number_is_refused(save, tmp_path):
+    save("m/1.png", stripe(0))
+    with pytest.raises(UsageError, match=r"1\.png could be of the frames 001 and 1; rename all but one"):
+        read_annotations(tmp_path / "m", frame_names=["000", "001", "1", "002"], form="frames")
+    save("n/2.png", stripe(0))
+    assert read_annotations(tmp_path / "n", frame_names=["000", "001", "1", "002"], form="frames").form == "frames"
+
+
 def test_a_pattern_in_a_folder_with_brackets(save, tmp_path):
     for name in ("00000", "00004"):
         save(f"clip [1]/{name}.png", stripe(0))
