@@ -1,8 +1,10 @@
 """What the machine could do: a matrix product, a copy; and how many operations a backbone needs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -77,6 +79,18 @@ def backbone_operations(model: SEGIC, frame: tuple[int, int], fovea: Fovea | Non
     canvas = model.canvas(frame)
     pixels = torch.zeros(1, 3, *canvas.padded, device=model.device)
     # The counter does not know every fused attention; spelled out it is two products.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_packed_products())
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         model.backbone(pixels, canvas.valid, fovea)
     return int(counter.get_total_flops())
+
+
+def _packed_products() -> dict[Any, Callable[..., int]]:
+    """How the operations of products with packed weights are counted, see `segic.backbones.frozen_linear`."""
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return {}
+
+    def operations(inputs: Sequence[int], weight: Sequence[int], *_: object, **_shape: object) -> int:
+        return 2 * prod(inputs) * weight[0]
+
+    return {torch.ops.mkldnn._linear_pointwise: operations}

@@ -113,8 +113,11 @@ def test_given_clip(tmp_path: Path) -> None:
         given_clip(made.video, tmp_path / "masks" / "00000.png", frames=10, objects=4)
 
 
-def test_operations_of_a_backbone() -> None:
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_operations_of_a_backbone(precision: torch.dtype) -> None:
+    """Those with packed weights among them, where a CPU multiplies bfloat16."""
     model = tiny()
+    model.backbone = model.backbone.to(device=torch.device("cpu"), dtype=precision)
     height, width = model.canvas((48, 64)).padded
     tokens = height // 14 * (width // 14) + 1
     layer = 2 * tokens * 12 * 32**2 + 2 * 2 * tokens**2 * 32  # qkv, proj and MLP; then the attention's two products
