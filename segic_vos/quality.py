@@ -46,9 +46,9 @@ LARGE = 672  # px: above, a frame that is seen whole, as the first one is, takes
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, 900, jf=88.7, crowd=58.4, speed=2.0),
-        "balanced": Setting(476, 2100, jf=89.6, crowd=66.6, speed=1.0),
-        "best": Setting(672, 4200, jf=89.9, crowd=68.8, speed=0.6),
+        "fast": Setting(336, 900, jf=88.6, crowd=58.4, speed=1.9),
+        "balanced": Setting(476, 2100, jf=89.7, crowd=66.2, speed=1.0),
+        "best": Setting(672, 4200, jf=89.9, crowd=68.8, speed=0.7),
     },
 }
 
