@@ -63,8 +63,12 @@ class Finished:
         return islice(read_records(outputs.records), self.frames)
 
 
-def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mapping[str, Any]) -> Finished:
-    """What the earlier run in `outputs` left. Raises UsageError where it had other settings."""
+def finished_frames(
+    outputs: Outputs, settings: Mapping[str, Any], model: Mapping[str, Any], look: str = ""
+) -> Finished:
+    """What the earlier run in `outputs` left. look: of the first frame, see `look_of`; unless it is known, anything may
+    be. Raises UsageError where the run had other settings, or another video by its first frame: the rest may be longer.
+    """
     earlier = outputs.read_summary()
     if earlier is None:
         return Finished()
@@ -78,6 +82,12 @@ def finished_frames(outputs: Outputs, settings: Mapping[str, Any], model: Mappin
                     f"--resume: the run in {outputs.root} had {name} = {before[name]!r}, this one has "
                     f"{now.get(name)!r}{_CHOSEN_BY.get(name, '')}: use the same, or --overwrite to start anew"
                 )
+    first = (earlier.get("video") or {}).get("first_frame")
+    if first and look and not _look_alike(first, look):
+        raise UsageError(
+            f"--resume: the video is not that of the earlier run in {outputs.root}: its first frame looks different; "
+            "use the same, or --overwrite to start anew"
+        )
     records = read_records(outputs.records)
     whole: Iterator[FrameRecord] = takewhile(lambda record: mask_path(outputs, record.name).is_file(), records)
     if settings.get("soft"):
@@ -92,19 +102,9 @@ def look_of(pixels: NDArray[np.uint8]) -> str:
     return fields.tobytes().hex()
 
 
-def check_video(outputs: Outputs, look: str) -> None:
-    """Raises UsageError where the first frame does not look like that of the earlier run. look: see `look_of`. The rest
-    may be longer by now.
-    """
-    before = ((outputs.read_summary() or {}).get("video") or {}).get("first_frame")
-    if not before:  # of an earlier version
-        return
-    one, other = (np.frombuffer(bytes.fromhex(text), np.uint8).astype(int) for text in (before, look))
-    if len(one) != len(other) or np.abs(one - other).max() > SAME_LOOK:
-        raise UsageError(
-            f"--resume: the video is not that of the earlier run in {outputs.root}: its first frame looks different; "
-            "use the same, or --overwrite to start anew"
-        )
+def _look_alike(one: str, other: str) -> bool:
+    before, now = (np.frombuffer(bytes.fromhex(look), np.uint8).astype(int) for look in (one, other))
+    return len(before) == len(now) and bool(np.abs(before - now).max() <= SAME_LOOK)
 
 
 def has_soft(outputs: Outputs, record: FrameRecord) -> bool:

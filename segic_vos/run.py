@@ -26,16 +26,7 @@ from segic_vos.memory import Workload, choose_batch, default_batch, used_memory
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.quality import SizeChoice, foveated_sizes
 from segic_vos.records import RecordWriter, Statistics
-from segic_vos.resume import (
-    Finished,
-    Resumable,
-    check_given,
-    check_video,
-    finished_frames,
-    has_soft,
-    look_of,
-    replay,
-)
+from segic_vos.resume import Finished, Resumable, check_given, finished_frames, has_soft, look_of, replay
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter
 from segic_vos.summary import RunSummary, Status, describe_model
 from segic_vos.timings import Timings
@@ -168,8 +159,7 @@ class _Run:
             self._look(first.size)
             finished = Finished()
             if job.existing == "resume":
-                finished = finished_frames(outputs, job.settings(), self._described)
-                check_video(outputs, self._look_of_first)
+                finished = finished_frames(outputs, job.settings(), self._described, self._look_of_first)
                 if finished.complete and self._is_all(finished):
                     self._check_given(finished)
                     self._note("the earlier run is complete: nothing is left to do")

@@ -133,11 +133,7 @@ class VideoSession:
         Raises UsageError for a frame or a mask of another size than the first frame's, and for an id that the
         annotation names but does not show. The session stays as it was then.
         """
-        if annotation is not None:
-            _check_annotation(annotation, image.canvas.frame)
-        self._size = self._checked_size(image.canvas.frame)
-        shown = annotation.ids if annotation is not None else ()
-        followed = tuple(i for i in self._ids if i not in shown)
+        followed = self._take(image, annotation)
         fetched = None
         if followed:
             out = self._follow(image, followed)
@@ -146,6 +142,14 @@ class VideoSession:
                 self._learn(out.frame, image.grid, out.scores)
         predicted = Pending(fetched, partial(_predicted, image.canvas.frame, self._ids, followed))
         return predicted if annotation is None else self._given_result(image, annotation, predicted.result())
+
+    def _take(self, image: Encoded, annotation: Annotation | None) -> tuple[int, ...]:
+        """Checks the next frame and the masks given for it; the objects followed before that they do not show."""
+        if annotation is not None:
+            _check_annotation(annotation, image.canvas.frame)
+        self._size = self._checked_size(image.canvas.frame)
+        shown = annotation.ids if annotation is not None else ()
+        return tuple(i for i in self._ids if i not in shown)
 
     def _given_result(self, image: Encoded, annotation: Annotation, predicted: FrameResult) -> Pending:
         """That of a frame with given masks, which become an example. predicted: the other objects."""
@@ -182,18 +186,14 @@ class VideoSession:
         Used to go on with a video that was interrupted: the given frames and the last few written masks through this,
         and `skip` for frames in between.
         """
+        followed = self._take(image, annotation)
+        known = {key: (scores or {}).get(key, 0.0) for key in followed}
         if annotation is not None:
-            _check_annotation(annotation, image.canvas.frame)
-        self._size = self._checked_size(image.canvas.frame)
-        if annotation is not None:
-            followed = [i for i in self._ids if i not in annotation.ids]
             others = np.where(np.isin(labels, followed), labels, 0)
-            known_scores = {i: (scores or {}).get(i, 0.0) for i in followed}
-            self._given_result(image, annotation, FrameResult(others, self._ids, known_scores))
-        elif self._ids:
-            known = self._example(image, labels, self._ids)
-            values = [(scores or {}).get(key, 0.0) for key in self._ids]
-            self._learn(known, image.grid, torch.tensor(values, device=self.model.device))
+            self._given_result(image, annotation, FrameResult(others, self._ids, known))
+        elif followed:
+            frame = self._example(image, labels, followed)
+            self._learn(frame, image.grid, torch.tensor(list(known.values()), device=self.model.device))
 
     def skip(self) -> None:
         """Counts a frame that was predicted earlier and of which the frames to come need nothing."""
