@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from segic.errors import UsageError
+from segic.recorded import free_cached
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,7 +45,12 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     if device.type == "mps":
         return torch.float16
-    return torch.bfloat16 if cpu_has("avx512_bf16") or cpu_has("amx_tile") else torch.float32
+    return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """In hardware."""
+    return cpu_has("avx512_bf16") or cpu_has("amx_tile")
 
 
 def cpu_has(feature: str) -> bool:
@@ -86,11 +92,7 @@ def release_freed_memory(device: torch.device) -> None:
     asked.
     """
     gc.collect()
-    if device.type == "cuda":
-        from segic.recorded import RECORDING
-
-        with RECORDING:
-            torch.cuda.empty_cache()
+    free_cached(device)
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:

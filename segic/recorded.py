@@ -122,6 +122,13 @@ class _Recording(Generic[R]):
         return out
 
 
+def free_cached(device: torch.device) -> None:
+    """Give back what the device's allocator keeps. Call it outside of the `except` block: the error holds tensors."""
+    if device.type == "cuda":
+        with RECORDING:
+            torch.cuda.empty_cache()
+
+
 def _copy(pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Every second tensor to the first: those of one type at once."""
     by_type: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}

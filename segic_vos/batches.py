@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from segic.recorded import RECORDING
+from segic.recorded import free_cached
 from segic_vos.frames import Frame
 from segic_vos.timings import StageClock
 
@@ -61,13 +61,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
         return True
     text = str(error) if isinstance(error, RuntimeError) else ""
     return text == _ONEDNN or any(words in text for words in _OUT_OF_MEMORY)
-
-
-def free_cached(device: torch.device) -> None:
-    """Give back what the device's allocator keeps. Call it outside of the `except` block: the error holds tensors."""
-    if device.type == "cuda":
-        with RECORDING:
-            torch.cuda.empty_cache()
 
 
 def encode_in_batches(

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, free_cached, is_out_of_memory
+from segic.recorded import free_cached
+from segic_vos.batches import BatchLimit, Encoder, encode_in_batches, is_out_of_memory
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.pending import Pending
 from segic_vos.streams import RecordedEncoder, awaited, on_own_stream, taking_turns

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from segic.recorded import Recorded, tensors_of
-from segic_vos.batches import BatchLimit, Encoder, free_cached, is_out_of_memory
+from segic.recorded import Recorded, free_cached, tensors_of
+from segic_vos.batches import BatchLimit, Encoder, is_out_of_memory
 
 T = TypeVar("T")
 

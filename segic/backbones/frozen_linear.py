@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segic.devices import cpu_has
+from segic.devices import cpu_multiplies_bfloat16
 from segic.parts import AT_ONCE
 
 
@@ -82,5 +82,4 @@ def _knows_how() -> bool:
     have had no public name since torch 2.0.
     """
     names = ("_linear_pointwise", "_reorder_linear_weight")
-    multiplies = cpu_has("avx512_bf16") or cpu_has("amx_tile")
-    return multiplies and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    return cpu_multiplies_bfloat16() and all(hasattr(torch.ops.mkldnn, name) for name in names)

@@ -9,8 +9,7 @@ import torch
 
 from segic import branches
 from segic.branches import side_by_side
-from segic.recorded import Recorded
-from segic_vos.batches import free_cached
+from segic.recorded import Recorded, free_cached
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CUDA = torch.device("cuda")
