@@ -23,8 +23,8 @@ def thinned(examples: Sequence[Context], topk: int) -> list[Context]:
 
     A GPU compares with all that are not left out, sooner than it finds out who could speak for them.
     """
-    entities = [_of_entities(each) for each in examples]
-    return [replace(each, representatives=_representatives(each, torch.cat(entities), topk)) for each in examples]
+    entities = torch.cat([_of_entities(each) for each in examples])
+    return [replace(each, representatives=_representatives(each, entities, topk)) for each in examples]
 
 
 def _of_entities(example: Context) -> Tensor:

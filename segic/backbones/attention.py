@@ -63,7 +63,7 @@ def spelled_out(q: Tensor, k: Tensor, v: Tensor, most: int = 0) -> Tensor:
 def _rows_at_once(n: int) -> int:
     """Of n queries, so many that they have about as many scores as are formed at once, in parts about as large."""
     count = -(-n * n // _scores_at_once(n))
-    return ROWS * -(-n // (ROWS * max(1, count)))
+    return ROWS * -(-n // (ROWS * count))
 
 
 def _scores_at_once(n: int) -> int:

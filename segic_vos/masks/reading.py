@@ -111,14 +111,15 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
         with Image.open(path) as opened:
             depth = _png_depth(path) if opened.format == "PNG" else 8
             image = ImageOps.exif_transpose(opened)
-            mode = image.mode
-            raw = image.getpalette("RGB") if mode in ("P", "PA") else None
-            palette = complete_palette(bytes(raw) if raw else None) if mode in ("P", "PA") else None
-            as_it_is = mode.startswith("I") or mode in ("1", "L", "LA", "P", "PA", "F")
-            array = np.asarray(image if as_it_is else image.convert("RGBA"))
+            mode, palette = image.mode, None
+            if mode in ("P", "PA"):
+                palette = complete_palette(bytes(image.getpalette("RGB") or ()))
+            deep = mode.startswith("I")
+            coloured = not deep and mode not in ("1", "L", "LA", "P", "PA", "F")
+            array = np.asarray(image.convert("RGBA") if coloured else image)
     except Exception as error:  # Pillow's decoders raise what they meet in a broken file
         raise UsageError(f"{path}: cannot be read as a mask picture: {error}") from error
-    if mode.startswith("I"):
+    if deep:
         return _within_range(array, path), None, ()
     if mode == "F":
         raise UsageError(f"{path}: a picture of floating point numbers; a mask holds whole-numbered ids")
@@ -127,7 +128,7 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
             f"{path}: a picture of 16 bits a channel that is not grey alone, of which ids would be lost; expected a "
             "grey PNG of 8 or 16 bits, without colours and transparency, or a palette PNG"
         )
-    if not as_it_is:
+    if coloured:
         return ids_from_colours(array, path)
     values = array.astype(np.uint8)
     if values.ndim == 3:
