@@ -217,6 +217,7 @@ for _ in range(20):
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize())
 """
     environment = {k: v for k, v in os.environ.items() if k not in SAYS_WHAT_IS_KEPT}
+    environment["NUMPY_MADVISE_HUGEPAGE"] = "0"  # where there are huge pages, 2 MB would be one fault, too few to tell
     if said:
         environment["MALLOC_TRIM_THRESHOLD_"] = environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
