@@ -172,7 +172,8 @@ class DinoV2(nn.Module):
     """A frozen DINOv2; see `segic.backbones.base.Backbone` for the call.
 
     layers: blocks (1-based) whose normalised patch tokens are concatenated along the channels, in this order;
-            empty for the last block only (the paper's). UsageError for one that there is not.
+            empty for the last block only (the paper's). UsageError for one that there is not. Blocks after the last of
+            them are not built.
     """
 
     mean: Tensor
@@ -191,7 +192,7 @@ class DinoV2(nn.Module):
         if config.registers:
             self.register_tokens = nn.Parameter(torch.zeros(1, config.registers, config.width))
         self.patch_embed = _PatchEmbed(config.width)
-        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(max(self.layers)))
         self.norm = nn.LayerNorm(config.width, eps=1e-6)
         self.register_buffer("mean", _channels(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _channels(IMAGENET_STD), persistent=False)
@@ -263,7 +264,7 @@ class DinoV2(nn.Module):
         x = torch.cat([t.expand(b, -1, -1) for t in special] + [x], dim=1)
         outputs: dict[int, Tensor] = {}
         most = h * w + sum(t.shape[1] for t in special)
-        for number, block in enumerate(self.blocks[: max(self.layers)], start=1):
+        for number, block in enumerate(self.blocks, start=1):
             x = block(x, most)
             if number in self.layers:
                 outputs[number] = self.norm(x[:, 1 + self.config.registers :])

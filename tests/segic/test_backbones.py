@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -21,10 +23,10 @@ KINDS = {
 
 
 def build(config=TINY, layers=()) -> DinoV2:
-    """Random weights, those that start as zero or one too."""
+    """Random weights, those that start as zero or one too; the same whichever blocks there are."""
     backbone = DinoV2(config, layers)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in backbone.parameters():
+    for name, parameter in backbone.named_parameters():
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         parameter.data = 0.3 * torch.randn(parameter.shape, generator=generator)
     return backbone
 
@@ -49,6 +51,14 @@ def test_layers_are_concatenated_in_the_order_asked_for():
     features = backbone(pixels)
     assert torch.equal(features[:, :32], build()(pixels))
     assert torch.equal(features[:, 32:], build(layers=(1,))(pixels))
+
+
+def test_blocks_after_the_last_layer_are_not_built(registered, tmp_path):
+    path = tmp_path / "tiny.safetensors"
+    save_tensors(build().state_dict(), path, {})
+    backbone, pixels = build_backbone("tiny", (1, 2), path), picture(1, 3, 28, 42)
+    assert len(backbone.blocks) == 2
+    assert torch.equal(backbone(pixels), build(layers=(1, 2))(pixels))
 
 
 def test_pictures_of_a_batch_do_not_mix():
