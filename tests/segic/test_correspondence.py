@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from segic.correspondence import (
     best_by_group,
+    best_of_columns,
     entity_margins,
     margins_of_best,
     mean_similarity,
@@ -138,6 +139,17 @@ def test_entity_margins_of_many_entities(topk):
 def test_entity_margins_where_one_entity_owns_all():
     similarity = torch.tensor([[0.5, 0.25]])
     assert entity_margins(similarity, torch.tensor([1, 1]), 2, 2).tolist() == [[0.375], [-0.375]]
+
+
+@pytest.mark.parametrize("counts", [(1, 3, 15), (16, 0, 63), (64, 65, 1), (255, 256, 257)])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_best_of_columns_of_any_number(counts, precision):
+    """Those that torch is given more columns for, and those that it is not."""
+    similarity = randn(0, 5, sum(counts)).tanh().to(precision)
+    found = best_of_columns(similarity, counts, 4)
+    for mine, columns in zip(found, similarity.split(counts, dim=1), strict=True):
+        best = columns.sort(dim=1, descending=True).values[:, :4]
+        assert torch.equal(mine, F.pad(best, (0, 4 - best.shape[1]), value=-torch.inf))
 
 
 def test_entity_margins_do_not_depend_on_the_order_of_examples():
