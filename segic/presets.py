@@ -30,10 +30,10 @@ PRESETS: Mapping[str, Preset] = {
             "segic-s",
             ModelConfig(
                 backbone="dinov2-s",
-                layers=(6, 9, 12),
+                layers=(6, 9),
                 size=476,
                 canvas="frame",
-                matching=MatchingConfig(ridge=0.2, ridge_share=0.3, renew=5, width=512, carry=6),
+                matching=MatchingConfig(ridge=0.2, ridge_share=0.3, renew=5, width=384, carry=6),
                 residual=True,
                 mixer=96,
                 detail=24,
