@@ -13,6 +13,7 @@ from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype
 from segic.errors import SegicError, UsageError
+from segic.loading import config_in
 from segic.text import TextEncoder
 from segic.training.backbone_file import BackboneFile
 from segic.training.cache import Progress, cache_name, fill_cache, left_out
@@ -24,6 +25,7 @@ from segic.training.journal import Journal, circumstances
 from segic.training.loop import Setup, Trainer
 from segic.training.plan import Stream, generator
 from segic.training.recipe import DataSet, Recipe
+from segic.training.recipe_file import difference
 from segic.training.run_folder import RunFolder, append_line, load_checkpoint
 from segic.training.sources import Source, open_sources
 from segic.training.texts import encode_texts
@@ -116,7 +118,7 @@ def _train(request: Request, hooks: Hooks, processes: Processes, device: torch.d
     backbone = backbone.to(device=device, dtype=choose_dtype("auto", device))
     decoder = Decoder(config, backbone.width, backbone.width)
     if init is not None:
-        load_initial(decoder, init)
+        load_initial(decoder, init, config)
     # After what may be refused, before any long work, and before another process can look for it.
     if not request.resume and processes.first:
         run.create(recipe.as_dict(), init, weights, config)
@@ -302,8 +304,10 @@ def seed_everything(recipe: Recipe) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def load_initial(decoder: Decoder, path: Path) -> None:
-    """Weights to start from: a run's checkpoint (its average) or an exported file. UsageError when they do not fit."""
+def load_initial(decoder: Decoder, path: Path, config: ModelConfig) -> None:
+    """Weights to start from: a run's checkpoint (its average) or an exported file. UsageError when they do not fit
+    `config`, the decoder's, with what differs where the file says what model it is of.
+    """
     if path.suffix == ".safetensors":
         from segic.weights.tensors import load_tensors
 
@@ -325,4 +329,11 @@ def load_initial(decoder: Decoder, path: Path) -> None:
     try:
         decoder.load_state_dict(tensors)
     except RuntimeError as error:
-        raise UsageError(f"{path} does not hold a decoder of this recipe's model: {error}") from error
+        own = config_in(path) if path.suffix == ".safetensors" else None
+        other = f"{path} does not hold a decoder of this recipe's model"
+        if own is None or not (lines := difference(own.as_dict(), config.as_dict())):
+            raise UsageError(f"{other}: {error}") from error
+        raise UsageError(
+            f"{other}, but of another (the file's -> the recipe's):\n  " + "\n  ".join(lines) + "\nGive the file's "
+            "with --set model.KEY=VALUE, or start without --init"
+        ) from error

@@ -681,10 +681,14 @@ def test_a_decoder_starts_from_a_file_that_fits(tmp_path: Path) -> None:
     config = load_recipe("segic-s").model.config()
     before, after = Decoder(config, 32, 32), Decoder(config, 32, 32)
     save_file({key: value.clone() for key, value in before.state_dict().items()}, tmp_path / "before.safetensors")
-    load_initial(after, tmp_path / "before.safetensors")
+    load_initial(after, tmp_path / "before.safetensors", config)
     assert same(before.state_dict(), after.state_dict())
+    other = replace(config, detail=0)
     with pytest.raises(UsageError, match="does not hold a decoder of this recipe's model"):
-        load_initial(Decoder(replace(config, detail=0), 32, 32), tmp_path / "before.safetensors")
+        load_initial(Decoder(other, 32, 32), tmp_path / "before.safetensors", other)
+    save_tensors(before.state_dict(), tmp_path / "known.safetensors", {"config": json.dumps(config.as_dict())})
+    with pytest.raises(UsageError, match=r"of another .*:\n  detail: 24 -> 0\nGive the file's with --set model\.KEY"):
+        load_initial(Decoder(other, 32, 32), tmp_path / "known.safetensors", other)
 
 
 @pytest.mark.usefixtures("folder_data")
