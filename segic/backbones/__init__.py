@@ -33,19 +33,14 @@ def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None) -> 
         return DinoV2(config, layers)
     with without_numbers():
         backbone = DinoV2(config, layers)
-    left_out = {"mask_token", *(f"blocks.{number}" for number in range(len(backbone.blocks), config.depth))}
-    tensors = {key: value for key, value in load_tensors(weights).items() if _part(key) not in left_out}
+    unused = tuple(f"blocks.{number}." for number in range(len(backbone.blocks), config.depth))
+    found = load_tensors(weights).items()
+    tensors = {key: value for key, value in found if key != "mask_token" and not key.startswith(unused)}
     try:
         backbone.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise UsageError(f"{weights} does not hold the weights of {name}: {error}") from error
     return backbone
-
-
-def _part(key: str) -> str:
-    """The module that a tensor belongs to; of the blocks, with its number."""
-    part, _, rest = key.partition(".")
-    return f"{part}.{rest.partition('.')[0]}" if part == "blocks" else part
 
 
 def _known(name: str) -> str:

@@ -31,6 +31,7 @@ from segic.training.sources import Source, open_sources
 from segic.training.texts import encode_texts
 from segic.training.validation import Episodes
 from segic.training.whitening import SAMPLES, set_metric
+from segic.weights.tensors import load_tensors
 
 # (config, backbone, decoder) -> scores on videos, "video" among them.
 VideoScores = Callable[[ModelConfig, Backbone, Decoder], Mapping[str, float]]
@@ -308,9 +309,9 @@ def load_initial(decoder: Decoder, path: Path, config: ModelConfig) -> None:
     """Weights to start from: a run's checkpoint (its average) or an exported file. UsageError when they do not fit
     `config`, the decoder's, with what differs where the file says what model it is of.
     """
+    own = None
     if path.suffix == ".safetensors":
-        from segic.weights.tensors import load_tensors
-
+        own = config_in(path)
         tensors = {key: value.float() for key, value in load_tensors(path).items()}
     else:
         try:
@@ -329,7 +330,6 @@ def load_initial(decoder: Decoder, path: Path, config: ModelConfig) -> None:
     try:
         decoder.load_state_dict(tensors)
     except RuntimeError as error:
-        own = config_in(path) if path.suffix == ".safetensors" else None
         other = f"{path} does not hold a decoder of this recipe's model"
         if own is None or not (lines := difference(own.as_dict(), config.as_dict())):
             raise UsageError(f"{other}: {error}") from error
