@@ -43,8 +43,8 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to measure. dtype: of its backbone. operations: of its backbone for one frame. foveated: frames are seen
-    at its size only around the objects.
+    """A model to measure. dtype: of its backbone's products. operations: of its backbone for one frame. foveated:
+    frames are seen at its size only around the objects.
     """
 
     model: SEGIC
@@ -54,9 +54,8 @@ class Subject:
 
     @classmethod
     def of(cls, model: SEGIC, frame: tuple[int, int]) -> "Subject":
-        """For frames of (height, width) pixels. The backbone runs twice for it: nobody else knows these facts."""
-        patch = torch.zeros(1, 3, model.backbone.stride, model.backbone.stride, device=model.device)
-        return cls(model, model.backbone(patch).dtype, backbone_operations(model, frame))
+        """For frames of (height, width) pixels. The backbone runs once for it: nobody else knows how many they are."""
+        return cls(model, model.precision, backbone_operations(model, frame))
 
     def fitted(self, labels: NDArray[np.int32], tokens: int) -> "Subject":
         """The same model at the size at which frames with masks such as `labels` take at most so many tokens."""

@@ -30,6 +30,10 @@ class TimedBackbone:
     def dtype(self) -> torch.dtype:
         return self._backbone.dtype
 
+    @property
+    def precision(self) -> torch.dtype:
+        return self._backbone.precision
+
     def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         with self._clock.running():
             return self._backbone(pixels, valid, fovea)

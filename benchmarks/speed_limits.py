@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from segic import byte_products
 from segic.backbones.fovea import Fovea
 from segic.model import SEGIC
 
@@ -36,9 +37,8 @@ class Limits:
 def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     """The best of several tries within `SECONDS` each: other programs on the machine can only make them slower."""
     side = _SIDE.get(device.type, _SIDE_OF_OTHERS)
-    a = torch.randn(side, side, device=device).to(dtype)
-    out = torch.empty_like(a)
-    product = 2 * side**3 / _fastest(lambda: torch.mm(a, a, out=out), device)
+    work = _product_of_bytes(side) if dtype == torch.int8 else _product(side, device, dtype)
+    product = 2 * side**3 / _fastest(work, device)
     size = _COPIED.get(device.type, _COPIED_BY_OTHERS)
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -48,6 +48,18 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
         pinned = torch.zeros(size, dtype=torch.uint8, pin_memory=True)
         upload = size / _fastest(lambda: target.copy_(pinned, non_blocking=True), device)
     return Limits(product, copy, upload)
+
+
+def _product(side: int, device: torch.device, dtype: torch.dtype) -> Callable[[], object]:
+    a = torch.randn(side, side, device=device).to(dtype)
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, a, out=out)
+
+
+def _product_of_bytes(side: int) -> Callable[[], object]:
+    weight = byte_products.packed(torch.ones(side, side, dtype=torch.int8))
+    given, steps = torch.ones(side, side, dtype=torch.uint8), torch.ones(side)
+    return lambda: byte_products.multiplied(given, 1.0, 0, weight, steps)
 
 
 def _fastest(work: Callable[[], object], device: torch.device) -> float:
@@ -79,18 +91,26 @@ def backbone_operations(model: SEGIC, frame: tuple[int, int], fovea: Fovea | Non
     canvas = model.canvas(frame)
     pixels = torch.zeros(1, 3, *canvas.padded, device=model.device)
     # The counter does not know every fused attention; spelled out it is two products.
-    counter = FlopCounterMode(display=False, custom_mapping=_packed_products())
+    counter = FlopCounterMode(display=False, custom_mapping=_prepared_products())
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         model.backbone(pixels, canvas.valid, fovea)
     return int(counter.get_total_flops())
 
 
-def _packed_products() -> dict[Any, Callable[..., int]]:
-    """How the operations of products with packed weights are counted, see `segic.backbones.frozen_linear`."""
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
-        return {}
+def _prepared_products() -> dict[Any, Callable[..., int]]:
+    """How the operations of products with prepared weights are counted, see `segic.backbones.frozen_linear` and
+    `segic.byte_products`.
+    """
 
-    def operations(inputs: Sequence[int], weight: Sequence[int], *_: object, **_shape: object) -> int:
+    def packed(inputs: Sequence[int], weight: Sequence[int], *_: object, **_shape: object) -> int:
         return 2 * prod(inputs) * weight[0]
 
-    return {torch.ops.mkldnn._linear_pointwise: operations}
+    def of_bytes(inputs: Sequence[int], _s: object, _z: object, weight: Sequence[int], *_: object, **_d: object) -> int:
+        return 2 * prod(inputs) * weight[1]
+
+    known: dict[Any, Callable[..., int]] = {}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        known[torch.ops.mkldnn._linear_pointwise] = packed
+    if hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        known[torch.ops.onednn.qlinear_pointwise] = of_bytes
+    return known

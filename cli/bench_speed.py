@@ -18,7 +18,7 @@ from .model_options import ModelChoice, load
 if TYPE_CHECKING:
     from segic.model import SEGIC
 
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:

@@ -51,7 +51,7 @@ def model_options(function: F) -> F:
         ),
         click.option(
             "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
             default="auto",
             show_default=True,
             help="Precision of the computation.",

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import torch
 
+from segic.byte_products import largest_weight
 from segic.errors import UsageError
 from segic.recorded import free_cached
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRODUCTS = {**DTYPES, "int8": torch.int8}
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -46,6 +48,24 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if device.type == "mps":
         return torch.float16
     return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
+
+
+def choose_products(name: str, device: torch.device) -> torch.dtype:
+    """What a frozen backbone multiplies: as `choose_dtype`, or int8, which auto takes on CPUs that multiply it faster
+    than float32 and bfloat16 not at all. UsageError for int8 elsewhere.
+    """
+    if name not in ("auto", *PRODUCTS):
+        raise UsageError(f"dtype {name!r}: expected one of auto, {', '.join(PRODUCTS)}")
+    if name == "int8" and device.type != "cpu":
+        raise UsageError(f"dtype 'int8': it is for CPUs, and the device is {device}; give auto, or --device cpu")
+    if name == "auto" and device.type == "cpu" and cpu_multiplies_bytes() and not cpu_multiplies_bfloat16():
+        return torch.int8
+    return PRODUCTS[name] if name != "auto" else choose_dtype(name, device)
+
+
+def cpu_multiplies_bytes() -> bool:
+    """Faster than float32."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and largest_weight() is not None
 
 
 def cpu_multiplies_bfloat16() -> bool:

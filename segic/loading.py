@@ -12,7 +12,7 @@ from segic.backbones import build_backbone, width_of
 from segic.backbones.dinov2 import PATCH
 from segic.config import SIZES, ModelConfig
 from segic.decoder import Decoder
-from segic.devices import choose_device, choose_dtype
+from segic.devices import choose_device, choose_dtype, choose_products
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC
 from segic.presets import DEFAULT_MODEL, Preset, find_preset
@@ -97,15 +97,18 @@ def load_model(
     """A model by name, its files fetched into the local cache if need be.
 
     weights, backbone_weights: local files to take instead. device: auto, cpu, cuda, cuda:N, mps. dtype: precision of
-    the backbone (auto, float32, bfloat16, float16), which the decoder shares where the device multiplies in it. size:
-    pixels, other than the preset's; see `ModelConfig`. Raises UsageError for a value that cannot be met, and as
+    the backbone (auto, float32, bfloat16, float16, int8), which the decoder shares where the device multiplies in it;
+    int8 is for CPUs and for the backbone's products, beside which all else has a precision that the CPU multiplies.
+    size: pixels, other than the preset's; see `ModelConfig`. Raises UsageError for a value that cannot be met, and as
     `segic.weights.resolve`.
     """
     preset = find_preset(name)
     if size is not None and not SIZES[0] <= size <= SIZES[1]:
         raise UsageError(f"size {size}: expected {SIZES[0]} to {SIZES[1]} pixels")
     target = choose_device(device)
-    precision = choose_dtype(dtype, target)
+    products = choose_products(dtype, target)
+    int8 = products == torch.int8
+    precision = choose_dtype("auto", target) if int8 else products
     decoder_path = _decoder_path(preset, None if weights is None else Path(weights), fetch, progress)
     decoder, config = load_decoder(decoder_path, preset.config)
     backbone_path = resolve(
@@ -119,7 +122,8 @@ def load_model(
             f"size {config.size}: {name} sees squares of whole patches of {PATCH} pixels; give {near} or {near + PATCH}"
         )
     try:
-        backbone = build_backbone(config.backbone, config.layers, backbone_path).to(device=target, dtype=precision)
+        backbone = build_backbone(config.backbone, config.layers, backbone_path, int8=int8)
+        backbone = backbone.to(device=target, dtype=precision)
         decoder = decoder.to(device=target, dtype=_decoder_dtype(precision, target))
     except torch.cuda.OutOfMemoryError as error:
         raise SegicError(

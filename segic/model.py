@@ -130,8 +130,8 @@ class SEGIC:
 
     @property
     def precision(self) -> torch.dtype:
-        """The backbone's, which decides speed; see `dtype` for the decoder's."""
-        return self.backbone.dtype
+        """That of the backbone's products, which decides speed; see `dtype` for the decoder's."""
+        return self.backbone.precision
 
     @property
     def _carry(self) -> int:

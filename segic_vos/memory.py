@@ -28,7 +28,7 @@ _SUFFIXES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1024, "MI": 102
 # Measured on a CPU with segic-s (DINOv2-S, 384 channels) at 336, 476 and 672 px: peak resident memory of `encode` with
 # 1 to 4 frames of 854x480 and 3840x2160, and of `VideoSession.step` with 1 to 16 objects; rounded up.
 _MEASURED_WIDTH = 384
-_BACKBONE = {2: 150, 4: 210}  # bytes a pixel of the canvas in a batch, by bytes of a number
+_BACKBONE = {2: 150, 4: 210}  # bytes a pixel of the canvas in a batch, by bytes of a number; as 4 beside int8
 _QUEUED = 11  # bytes a byte of a decoded frame: three copies on their way, one stacked, one as floats
 _STARTING = 150e6  # weights that are read at first use, and what libraries set up then
 _OBJECT = 60  # bytes a pixel of the canvas and object decoded together, of which there are at most _TOGETHER
@@ -55,7 +55,7 @@ class Workload:
     def bytes_a_frame(self, device: torch.device) -> float:
         """Of one more frame in the batch."""
         scale = width_of(self.config.backbone) / _MEASURED_WIDTH
-        each = scale * _BACKBONE[max(2, self.precision.itemsize)]
+        each = scale * _BACKBONE.get(self.precision.itemsize, _BACKBONE[4])
         if device.type == "cuda":
             each = max(each, _RECORDED)
         backbone = self.canvas[0] * self.canvas[1] * each

@@ -22,15 +22,20 @@ def check_backbone(name: str, layers: tuple[int, ...]) -> None:
     check_layers(CONFIGS[_known(name)], layers)
 
 
-def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None) -> Backbone:
-    """The named backbone with the tensors of a safetensors file, mapped rather than read; random ones for None."""
+def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None, *, int8: bool = False) -> Backbone:
+    """The named backbone with the tensors of a safetensors file, mapped rather than read; random ones for None.
+
+    int8: its products are of bytes, see `segic.backbones.int8`. Raises UsageError for a name that is not known, a file
+    of another backbone, and int8 where that is not to be had.
+    """
     from segic.backbones.dinov2 import CONFIGS, DinoV2
     from segic.skeleton import without_numbers
     from segic.weights.tensors import load_tensors
 
     config = CONFIGS[_known(name)]
     if weights is None:
-        return DinoV2(config, layers)
+        random = DinoV2(config, layers)
+        return random.to_int8() if int8 else random
     with without_numbers():
         backbone = DinoV2(config, layers)
     unused = tuple(f"blocks.{number}." for number in range(len(backbone.blocks), config.depth))
@@ -40,7 +45,7 @@ def build_backbone(name: str, layers: tuple[int, ...], weights: Path | None) -> 
         backbone.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise UsageError(f"{weights} does not hold the weights of {name}: {error}") from error
-    return backbone
+    return backbone.to_int8() if int8 else backbone
 
 
 def _known(name: str) -> str:

@@ -14,10 +14,11 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 class Backbone(Protocol):
     """Images in, dense features out. Frozen: no gradient, always in evaluation mode.
 
-    name:   as in the presets, "dinov2-s".
-    stride: pixels of the input per feature, in both directions; inputs are multiples of it.
-    width:  C, channels of the features.
-    dtype:  the precision that it runs in and that its features have.
+    name:      as in the presets, "dinov2-s".
+    stride:    pixels of the input per feature, in both directions; inputs are multiples of it.
+    width:     C, channels of the features.
+    dtype:     the precision that it runs in and that its features have.
+    precision: of its products, which decides speed: as dtype, or int8.
     """
 
     name: str
@@ -26,6 +27,9 @@ class Backbone(Protocol):
 
     @property
     def dtype(self) -> torch.dtype: ...
+
+    @property
+    def precision(self) -> torch.dtype: ...
 
     def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         """The features f of eq. 1.

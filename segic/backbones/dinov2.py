@@ -14,8 +14,11 @@ from segic.backbones.attention import attention
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
 from segic.backbones.fovea import SCALES, Fovea
 from segic.backbones.frozen_linear import FrozenLinear
+from segic.backbones.int8 import Int8Linear, plain_norm
 from segic.errors import UsageError
 from segic.parts import by_parts, joined, split
+
+Linear = FrozenLinear | Int8Linear
 
 PATCH = 14
 GRID = 37  # the position embedding's own grid: 518 / 14
@@ -57,33 +60,39 @@ def check_layers(config: DinoV2Config, layers: tuple[int, ...]) -> None:
 class _Mlp(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        self.fc1 = FrozenLinear(width, 4 * width, gelu=True)
-        self.fc2 = FrozenLinear(4 * width, width)
+        self.fc1: Linear = FrozenLinear(width, 4 * width, gelu=True)
+        self.fc2: Linear = FrozenLinear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fc2(self.fc1(x))
         return out
+
+    def to_int8(self, norm: nn.LayerNorm) -> None:
+        self.fc1, self.fc2 = Int8Linear(self.fc1, norm), Int8Linear(self.fc2)
 
 
 class _SwiGLU(nn.Module):
     def __init__(self, width: int):
         super().__init__()
         hidden = (int(4 * width * 2 / 3) + 7) // 8 * 8
-        self.w12 = FrozenLinear(width, 2 * hidden)
-        self.w3 = FrozenLinear(hidden, width)
+        self.w12: Linear = FrozenLinear(width, 2 * hidden)
+        self.w3: Linear = FrozenLinear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
         gate, value = self.w12(x).chunk(2, dim=-1)
         out: Tensor = self.w3(F.silu(gate) * value)
         return out
 
+    def to_int8(self, norm: nn.LayerNorm) -> None:
+        self.w12, self.w3 = Int8Linear(self.w12, norm), Int8Linear(self.w3)
+
 
 class _Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.qkv = FrozenLinear(width, 3 * width)
-        self.proj = FrozenLinear(width, width)
+        self.qkv: Linear = FrozenLinear(width, 3 * width)
+        self.proj: Linear = FrozenLinear(width, width)
 
     def enter(self, x: Tensor) -> Tensor:
         """(B, N, C) -> (3, B, heads, N, C / heads): queries, keys and values."""
@@ -94,6 +103,9 @@ class _Attention(nn.Module):
         """What all tokens have entered -> (B, N, C)."""
         q, k, v = entered
         return attention(q, k, v, most).transpose(1, 2).flatten(2)
+
+    def to_int8(self, norm: nn.LayerNorm) -> None:
+        self.qkv, self.proj = Int8Linear(self.qkv, norm), Int8Linear(self.proj)
 
 
 class _Scale(nn.Module):
@@ -131,6 +143,11 @@ class _Block(nn.Module):
         x = self.ls1(x, self.attn.proj(mixed.contiguous()))
         out: Tensor = self.ls2(x, self.mlp(self.norm2(x)))
         return out
+
+    def to_int8(self) -> None:
+        self.attn.to_int8(self.norm1)
+        self.mlp.to_int8(self.norm2)
+        self.norm1, self.norm2 = plain_norm(self.norm1), plain_norm(self.norm2)
 
 
 class _PatchEmbed(nn.Module):
@@ -197,11 +214,26 @@ class DinoV2(nn.Module):
         self.register_buffer("mean", _channels(IMAGENET_MEAN), persistent=False)
         self.register_buffer("std", _channels(IMAGENET_STD), persistent=False)
         self._positions: dict[tuple[int, int, int], Tensor] = {}
+        self._int8 = False
         self.eval().requires_grad_(False)
 
     @property
     def dtype(self) -> torch.dtype:
         return self.pos_embed.dtype
+
+    @property
+    def precision(self) -> torch.dtype:
+        return torch.int8 if self._int8 else self.dtype
+
+    def to_int8(self) -> "DinoV2":
+        """The blocks' products are of bytes from now on; for CPUs. Best from weights in float32; they do not come back.
+
+        UsageError as `segic.backbones.int8.Int8Linear`.
+        """
+        for block in self.blocks:
+            block.to_int8()  # type: ignore[operator]
+        self._int8 = True
+        return self
 
     def train(self, mode: bool = True) -> "DinoV2":
         """Stays in evaluation mode: the backbone is frozen."""

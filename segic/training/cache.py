@@ -166,6 +166,10 @@ class _FromMainMemory:
     def dtype(self) -> torch.dtype:
         return self._backbone.dtype
 
+    @property
+    def precision(self) -> torch.dtype:
+        return self._backbone.precision
+
     def __call__(self, pixels: Tensor, valid: tuple[int, int] | None = None, fovea: Fovea | None = None) -> Tensor:
         return self._backbone(pixels.to(_device(self._backbone)), valid, fovea).cpu()
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 import segic_cli.bench_speed
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
+from segic.byte_products import largest_weight
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
@@ -113,11 +114,19 @@ def test_given_clip(tmp_path: Path) -> None:
         given_clip(made.video, tmp_path / "masks" / "00000.png", frames=10, objects=4)
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+needs_bytes = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, pytest.param(torch.int8, marks=needs_bytes)])
 def test_operations_of_a_backbone(precision: torch.dtype) -> None:
-    """Those with packed weights among them, where a CPU multiplies bfloat16."""
+    """Those with packed weights among them, where a CPU multiplies bfloat16, and those of bytes."""
     model = tiny()
-    model.backbone = model.backbone.to(device=torch.device("cpu"), dtype=precision)
+    if precision == torch.int8:
+        assert isinstance(model.backbone, DinoV2)
+        model.backbone = model.backbone.to_int8()
+    else:
+        model.backbone = model.backbone.to(device=torch.device("cpu"), dtype=precision)
+    assert model.precision == precision
     height, width = model.canvas((48, 64)).padded
     tokens = height // 14 * (width // 14) + 1
     layer = 2 * tokens * 12 * 32**2 + 2 * 2 * tokens**2 * 32  # qkv, proj and MLP; then the attention's two products
@@ -154,8 +163,9 @@ def test_the_backbone_is_timed_by_itself() -> None:
     assert timings.masks > 1.05
 
 
-def test_limits() -> None:
-    limits = measure_limits(torch.device("cpu"), torch.float32)
+@pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.int8, marks=needs_bytes)])
+def test_limits(products: torch.dtype) -> None:
+    limits = measure_limits(torch.device("cpu"), products)
     assert limits.product > 1e8
     assert limits.copy > 1e7
     assert limits.upload is None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from segic import devices
-from segic.devices import DTYPES, choose_device, choose_dtype
+from segic.devices import DTYPES, choose_device, choose_dtype, choose_products
 from segic.errors import UsageError
 
 
@@ -76,6 +76,36 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
             monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda bf16=bf16: bf16, raising=False)
         assert choose_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if bf16 else torch.float32)
     assert choose_dtype("auto", torch.device("mps")) == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "vectors", "bytes_", "expected"),
+    [
+        (True, "AVX512", 127, torch.bfloat16),
+        (False, "AVX512", 127, torch.int8),
+        (False, "AVX2", 64, torch.int8),
+        (False, "AVX2", None, torch.float32),  # a torch that has no such products
+        (False, "DEFAULT", 127, torch.float32),  # where they were not measured
+    ],
+)
+def test_products_of_bytes_where_they_are_the_fastest(monkeypatch, bfloat16, vectors, bytes_, expected):
+    monkeypatch.setattr(devices, "cpu_has", lambda feature: bfloat16 and feature == "avx512_bf16")
+    monkeypatch.setattr(devices, "largest_weight", lambda: bytes_)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    assert choose_products("auto", torch.device("cpu")) == expected
+    assert choose_products("int8", torch.device("cpu")) == torch.int8
+    assert choose_products("float32", torch.device("cpu")) == torch.float32
+    assert choose_products("auto", torch.device("mps")) == torch.float16
+
+
+def test_products_of_bytes_are_for_cpus():
+    with pytest.raises(UsageError, match=r"dtype 'int8': it is for CPUs, and the device is cuda:1"):
+        choose_products("int8", torch.device("cuda:1"))
+
+
+def test_products_of_another_kind():
+    with pytest.raises(UsageError, match=r"'int4': expected one of auto, float32, bfloat16, float16, int8"):
+        choose_products("int4", torch.device("cpu"))
 
 
 def test_a_torch_that_cannot_tell_its_cpu(monkeypatch):

@@ -749,12 +749,13 @@ def test_probabilities_of_given_and_followed_objects(model):
 
 
 @pytest.mark.slow
-def test_default_model_follows_a_textured_object():
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_default_model_follows_a_textured_object(dtype):
     """A patch of one texture that moves over another for eight frames stays found."""
     from segic import load_model
 
     try:
-        model = load_model("segic-s", device="cpu", dtype="float32", fetch=False)
+        model = load_model("segic-s", device="cpu", dtype=dtype, fetch=False)
     except SegicError as error:
         pytest.skip(f"the default model is not at hand: {error}")
     rng = np.random.default_rng(0)

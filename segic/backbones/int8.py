@@ -1,0 +1,61 @@
+"""Linear layers whose products are of bytes, for CPUs that multiply these faster than floating point."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segic.backbones.frozen_linear import FrozenLinear
+from segic.byte_products import largest_weight, multiplied, packed
+from segic.errors import UsageError
+
+LEVELS = 254  # of the 255 steps of a byte: where zero lies is rounded, which may move the largest by half a step
+LEAST = 1e-30  # step, of tensors of nothing but zeros
+
+
+class Int8Linear(nn.Module):
+    """A frozen linear layer x -> x W^T + b, and the norm before it, if any, from bytes: x in steps of (max - min) / 254
+    of what is given together, each row of W in steps of its own. The result has the precision of what is given.
+
+    layer: copied. norm: what comes before it, whose weight and bias become part of W and b, since channels of about
+    the same size lose least in common steps; `plain_norm` is to take its place. UsageError where there are no products
+    of bytes.
+    """
+
+    def __init__(self, layer: "FrozenLinear | Int8Linear", norm: nn.LayerNorm | None = None):
+        super().__init__()
+        assert isinstance(layer, FrozenLinear)
+        largest = largest_weight()
+        if largest is None:
+            raise UsageError("dtype 'int8': this version of torch has no products of bytes for this CPU; give auto")
+        self.gelu = layer.gelu
+        weight, bias = layer.weight.detach().float(), layer.bias.detach().float()
+        if norm is not None:
+            bias = bias + weight @ norm.bias.detach().float()
+            weight = weight * norm.weight.detach().float()
+        # Plain attributes: to whatever precision the modules around are brought, these stay as they are.
+        self._bias = bias
+        self._steps = (weight.abs().amax(1) / largest).clamp(min=LEAST)
+        self._weight = (weight / self._steps[:, None]).round().to(torch.int8)
+        self._packed = packed(self._weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends = torch.aminmax(x)
+        low, high = min(float(ends.min), 0.0), max(float(ends.max), 0.0)
+        step = max((high - low) / LEVELS, LEAST)
+        zero = round(-low / step)
+        # In float32, and rounded by cutting off what follows the point of a number that is half a step larger.
+        given = torch.add(torch.tensor([zero + 0.5]), x, alpha=1 / step).to(torch.uint8)
+        return multiplied(given, step, zero, self._packed, self._steps, self._bias, dtype=x.dtype, gelu=self.gelu)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._packed = packed(self._weight)
+
+
+def plain_norm(norm: nn.LayerNorm) -> nn.LayerNorm:
+    """The norm without its weight and bias."""
+    return nn.LayerNorm(norm.normalized_shape, eps=norm.eps, elementwise_affine=False)

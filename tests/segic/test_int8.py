@@ -1,0 +1,124 @@
+"""A backbone whose products are of bytes: near the plain one, by no more than the steps that it takes."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from segic.backbones import int8
+from segic.backbones.dinov2 import DinoV2, DinoV2Config
+from segic.backbones.frozen_linear import FrozenLinear
+from segic.backbones.int8 import LEVELS, Int8Linear, plain_norm
+from segic.byte_products import largest_weight
+from segic.devices import cpu_multiplies_bfloat16
+from segic.errors import UsageError
+
+pytestmark = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
+
+precisions = [
+    torch.float32,
+    pytest.param(
+        torch.bfloat16,
+        marks=pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="this CPU does not multiply bfloat16"),
+    ),
+]
+
+
+def layer(gelu: bool = False) -> FrozenLinear:
+    torch.manual_seed(0)
+    return FrozenLinear(96, 40, gelu=gelu).requires_grad_(False)
+
+
+def tokens(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.float() - expected.float()).norm() / expected.float().norm())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**31),
+    scale=st.floats(1e-6, 1e6),
+    offset=st.floats(-3, 3),
+)
+def test_no_result_is_further_off_than_its_steps(seed, scale, offset):
+    plain = layer()
+    x = scale * (torch.randn(20, 96, generator=torch.Generator().manual_seed(seed)) + offset)
+    steps = plain.weight.abs().amax(1) / largest_weight()
+    step = (max(float(x.max()), 0) - min(float(x.min()), 0)) / LEVELS
+    room = steps / 2 * x.abs().sum(1, keepdim=True) + step / 2 * (plain.weight.abs() + steps[:, None]).sum(1)
+    assert ((Int8Linear(plain)(x) - plain(x)).abs() <= 1.001 * room + 1e-5 * scale + 1e-5).all()
+
+
+@pytest.mark.parametrize("dtype", precisions)
+@pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("shape", [(96,), (1, 96), (2, 50, 96)], ids=str)
+def test_it_is_near_the_plain_layer(dtype, gelu, shape):
+    x = tokens(*shape).to(dtype)
+    found = Int8Linear(layer(gelu))(x)
+    assert found.dtype == dtype
+    assert distance(found, layer(gelu)(x.float())) < 0.02
+
+
+def test_a_norm_becomes_part_of_it():
+    """Also where its channels are of very different sizes, which bytes in common steps would lose the small ones of."""
+    norm = nn.LayerNorm(96, eps=1e-6).requires_grad_(False)
+    norm.weight[:] = torch.logspace(-3, 2, 96)
+    norm.bias[:] = torch.linspace(-1, 1, 96)
+    x, plain = 5 * tokens(2, 50, 96) + 1, layer()
+    found = Int8Linear(plain, norm)(plain_norm(norm)(x))
+    expected = plain(norm(x))
+    assert distance(found, expected) < 0.02
+    assert distance(Int8Linear(plain)(norm(x)), expected) > 0.02
+
+
+@pytest.mark.parametrize("value", [0.0, -2.5, 7.0])
+def test_what_is_the_same_everywhere(value):
+    x = torch.full((3, 96), value)
+    torch.testing.assert_close(Int8Linear(layer())(x), layer()(x), atol=0.03, rtol=0.02)
+
+
+def test_parts_that_do_not_lie_side_by_side():
+    x = tokens(3, 50, 2, 96)[:, ::2, 1]
+    assert torch.equal(Int8Linear(layer())(x), Int8Linear(layer())(x.contiguous()))
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copied", "pickled"])
+def test_copies_are_the_same(way):
+    one, x = Int8Linear(layer(gelu=True)), tokens(3, 96)
+    assert torch.equal(way(one)(x), one(x))
+
+
+def test_where_there_are_no_such_products(monkeypatch):
+    monkeypatch.setattr(int8, "largest_weight", lambda: None)
+    with pytest.raises(UsageError, match="dtype 'int8': this version of torch has no products of bytes"):
+        Int8Linear(layer())
+
+
+@pytest.mark.parametrize("dtype", precisions)
+@pytest.mark.parametrize("swiglu", [False, True])
+def test_a_backbone_has_nearly_the_same_features(dtype, swiglu):
+    torch.manual_seed(0)
+    backbone = DinoV2(DinoV2Config("tiny", 64, 3, 2, registers=4, swiglu=swiglu))
+    nn.init.normal_(backbone.cls_token)
+    for block in backbone.blocks:
+        nn.init.normal_(block.norm1.weight)
+        nn.init.normal_(block.norm2.bias)
+    pixels = 255 * torch.rand(2, 3, 56, 84, generator=torch.Generator().manual_seed(1))
+    expected = backbone(pixels)
+    assert backbone.precision == torch.float32
+    of_bytes = backbone.to_int8().to(dtype)
+    assert (of_bytes.precision, of_bytes.dtype) == (torch.int8, dtype)
+    found = of_bytes(pixels)
+    assert found.dtype == dtype
+    assert 0 < distance(found, expected) < 0.04
+    assert F.cosine_similarity(found.float(), expected, dim=1).min() > 0.99
