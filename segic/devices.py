@@ -50,17 +50,18 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if cpu_multiplies_bfloat16() else torch.float32
 
 
-def choose_products(name: str, device: torch.device) -> torch.dtype:
+def choose_products(name: str, device: torch.device, *, int8: bool) -> torch.dtype:
     """What a frozen backbone multiplies: as `choose_dtype`, or int8, which auto takes on CPUs that multiply it faster
-    than float32 and bfloat16 not at all. UsageError for int8 elsewhere.
+    than float32 and bfloat16 not at all. int8: whether auto may take it. UsageError for a device that is no CPU.
     """
     if name not in ("auto", *PRODUCTS):
         raise UsageError(f"dtype {name!r}: expected one of auto, {', '.join(PRODUCTS)}")
     if name == "int8" and device.type != "cpu":
         raise UsageError(f"dtype 'int8': it is for CPUs, and the device is {device}; give auto, or --device cpu")
-    if name == "auto" and device.type == "cpu" and cpu_multiplies_bytes() and not cpu_multiplies_bfloat16():
-        return torch.int8
-    return PRODUCTS[name] if name != "auto" else choose_dtype(name, device)
+    if name != "auto":
+        return PRODUCTS[name]
+    best = choose_dtype(name, device)
+    return torch.int8 if int8 and device.type == "cpu" and best == torch.float32 and cpu_multiplies_bytes() else best
 
 
 def cpu_multiplies_bytes() -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from segic import __version__
-from segic.backbones import build_backbone, width_of
+from segic.backbones import MEASURED_IN_INT8, build_backbone, width_of
 from segic.backbones.dinov2 import PATCH
 from segic.config import SIZES, ModelConfig
 from segic.decoder import Decoder
@@ -106,14 +106,15 @@ def load_model(
     if size is not None and not SIZES[0] <= size <= SIZES[1]:
         raise UsageError(f"size {size}: expected {SIZES[0]} to {SIZES[1]} pixels")
     target = choose_device(device)
-    products = choose_products(dtype, target)
-    int8 = products == torch.int8
-    precision = choose_dtype("auto", target) if int8 else products
+    choose_products(dtype, target, int8=False)  # refuses what there is not, before anything is fetched
     decoder_path = _decoder_path(preset, None if weights is None else Path(weights), fetch, progress)
     decoder, config = load_decoder(decoder_path, preset.config)
     backbone_path = resolve(
         config.backbone, None if backbone_weights is None else Path(backbone_weights), fetch=fetch, progress=progress
     )
+    products = choose_products(dtype, target, int8=config.backbone in MEASURED_IN_INT8)
+    int8 = products == torch.int8
+    precision = choose_dtype("auto", target) if int8 else products
     if size is not None:
         config = replace(config, size=size)
     if config.canvas == "square" and config.size % PATCH:

@@ -5,7 +5,11 @@ from pathlib import Path
 from segic.backbones.base import Backbone
 from segic.errors import UsageError
 
-__all__ = ["Backbone", "build_backbone", "check_backbone", "width_of"]
+__all__ = ["MEASURED_IN_INT8", "Backbone", "build_backbone", "check_backbone", "width_of"]
+
+# In whose features products of bytes make no difference to masks (docs/options.md). Larger ones may have single
+# numbers so large that all others are lost in common steps with them.
+MEASURED_IN_INT8 = frozenset({"dinov2-s"})
 
 
 def width_of(name: str) -> int:

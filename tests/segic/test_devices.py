@@ -2,6 +2,7 @@
 
 import os
 import platform
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,20 +93,24 @@ def test_products_of_bytes_where_they_are_the_fastest(monkeypatch, bfloat16, vec
     monkeypatch.setattr(devices, "cpu_has", lambda feature: bfloat16 and feature == "avx512_bf16")
     monkeypatch.setattr(devices, "largest_weight", lambda: bytes_)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
-    assert choose_products("auto", torch.device("cpu")) == expected
-    assert choose_products("int8", torch.device("cpu")) == torch.int8
-    assert choose_products("float32", torch.device("cpu")) == torch.float32
-    assert choose_products("auto", torch.device("mps")) == torch.float16
+    choose = partial(choose_products, int8=True)
+    assert choose("auto", torch.device("cpu")) == expected
+    assert choose("int8", torch.device("cpu")) == torch.int8
+    assert choose("float32", torch.device("cpu")) == torch.float32
+    assert choose("auto", torch.device("mps")) == torch.float16
+    unmeasured = torch.bfloat16 if bfloat16 else torch.float32
+    assert choose_products("auto", torch.device("cpu"), int8=False) == unmeasured
+    assert choose_products("int8", torch.device("cpu"), int8=False) == torch.int8
 
 
 def test_products_of_bytes_are_for_cpus():
     with pytest.raises(UsageError, match=r"dtype 'int8': it is for CPUs, and the device is cuda:1"):
-        choose_products("int8", torch.device("cuda:1"))
+        choose_products("int8", torch.device("cuda:1"), int8=True)
 
 
 def test_products_of_another_kind():
     with pytest.raises(UsageError, match=r"'int4': expected one of auto, float32, bfloat16, float16, int8"):
-        choose_products("int4", torch.device("cpu"))
+        choose_products("int4", torch.device("cpu"), int8=True)
 
 
 def test_a_torch_that_cannot_tell_its_cpu(monkeypatch):

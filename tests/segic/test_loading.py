@@ -91,6 +91,16 @@ def test_precision_is_what_was_asked_for(tiny, monkeypatch, dtype, instructions,
     assert model.decoder.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.dtype == torch.float32
 
 
+@needs_bytes
+def test_bytes_unasked_only_where_they_were_measured(tiny, monkeypatch):
+    monkeypatch.setattr("segic.devices.cpu_has", lambda _feature: False)
+    monkeypatch.setattr("segic.devices.cpu_multiplies_bytes", lambda: True)
+    assert segic.load_model(**tiny).precision == torch.float32
+    monkeypatch.setattr("segic.loading.MEASURED_IN_INT8", {"tiny"})
+    model = segic.load_model(**tiny)
+    assert (model.precision, model.backbone.dtype, model.dtype) == (torch.int8, torch.float32, torch.float32)
+
+
 def test_a_decoder_in_bfloat16_finds_the_same(tiny):
     model = segic.load_model(**tiny, dtype="float32")
     low = segic.load_model(**tiny, dtype="float32")
