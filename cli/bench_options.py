@@ -51,7 +51,7 @@ data_option = click.option(
 def out_option(default: str) -> Callable[[F], F]:
     """--out, the folder of a run. default: what is written without it, for --help."""
     return click.option(
-        "--out", type=click.Path(path_type=Path), help=f"Folder for the run and its result.  [default: {default}]"
+        "-o", "--out", type=click.Path(path_type=Path), help=f"Folder for the run and its result.  [default: {default}]"
     )
 
 

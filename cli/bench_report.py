@@ -15,7 +15,7 @@ _SUFFIXES = {".txt": "text", ".md": "markdown", ".json": "json", ".html": "html"
 
 @click.command()
 @click.argument("results", metavar="RESULT...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: the terminal]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="File to write.  [default: the terminal]")
 @click.option(
     "--format",
     "form",

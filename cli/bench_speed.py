@@ -79,6 +79,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[in
 @click.option("--backbone-weights", type=click.Path(path_type=Path), help="A local file with the backbone's weights.")
 @click.option("--device", default="auto", show_default=True, help="One of auto, cpu, cuda, cuda:1, mps.")
 @click.option(
+    "-o",
     "--out",
     type=click.Path(path_type=Path),
     default=Path("segic_bench/speed"),

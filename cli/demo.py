@@ -15,7 +15,7 @@ from .vos import run
 
 @click.command()
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to write to."
+    "-o", "--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True, help="Folder to write to."
 )
 @click.option("--clip-only", is_flag=True, help="Make the clip and its masks, and stop.")
 @model_options

@@ -40,7 +40,7 @@ def image() -> None:
     help="An image, its mask (index PNG, 0 is background), and the class in words for models that read them. May be "
     "given several times: equal ids of several masks are the same thing.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: TARGET-stem_segic]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.  [default: TARGET-stem_segic]")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier result.")
 @click.option("--many-ids", is_flag=True, help="Believe a mask that looks anti-aliased or holds very many ids.")
 @model_options

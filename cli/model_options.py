@@ -54,7 +54,7 @@ def model_options(function: F) -> F:
             type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
             default="auto",
             show_default=True,
-            help="Precision of the computation.",
+            help="Precision of the backbone; int8 is for CPUs.",
         ),
         click.option("--device", default="auto", show_default=True, metavar="DEVICE", help=f"One of {_DEVICES}."),
         click.option("--backbone-weights", type=path, help="A local file with the backbone's weights."),

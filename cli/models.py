@@ -138,7 +138,7 @@ def verify(as_json: bool) -> None:
     "--name", help="The registered name that FILE belongs to; by default found out from its tensors and its name."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Write this .safetensors file instead of filling the cache."
+    "-o", "--out", type=click.Path(path_type=Path), help="Write this .safetensors file instead of filling the cache."
 )
 @click.option("--overwrite", is_flag=True, help="Replace --out if it exists.")
 @as_json

@@ -33,7 +33,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--data", type=_PATH, help="The folder that holds the data sets; the recipe says which, and where.  [required]"
 )
-@click.option("--out", type=_PATH, help="The run's folder: checkpoints, log, pictures.  [required]")
+@click.option("-o", "--out", type=_PATH, help="The run's folder: checkpoints, log, pictures.  [required]")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a value: --set optimizer.lr=2e-4."
 )

@@ -69,7 +69,7 @@ def _bytes(_ctx: click.Context, _parameter: click.Parameter, text: str | None) -
     "found there.",
 )
 @click.option("--many-ids", is_flag=True, help="Believe a mask that looks anti-aliased or holds very many ids.")
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder.  [default: VIDEO-stem_segic]")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Output folder.  [default: VIDEO-stem_segic]")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
 @click.option("--resume", is_flag=True, help="Go on with an earlier run that was stopped.")
 @click.option("--start", type=int, default=0, show_default=True, help="First frame, counted from 0.")

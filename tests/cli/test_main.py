@@ -81,6 +81,12 @@ def test_help_is_whole():
     assert "112<=x<=2016" in CliRunner().invoke(cli, ["vos", "run", "--help"]).stdout
 
 
+def test_every_output_has_a_short_name():
+    outputs = [option.opts for _, command in commands() for option in command.params if option.name == "out"]
+    assert len(outputs) > 5
+    assert all(names == ["-o", "--out"] for names in outputs)
+
+
 def test_training_is_listed_as_soon_as_it_exists():
     assert ("train" in COMMANDS) == (Path(segic_cli.__file__).with_name("train.py")).exists()
 
