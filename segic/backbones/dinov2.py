@@ -230,8 +230,9 @@ class DinoV2(nn.Module):
 
         UsageError as `segic.backbones.int8.Int8Linear`.
         """
-        for block in self.blocks:
-            block.to_int8()  # type: ignore[operator]
+        if not self._int8:
+            for block in self.blocks:
+                block.to_int8()  # type: ignore[operator]
         self._int8 = True
         return self
 

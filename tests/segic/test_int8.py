@@ -116,7 +116,7 @@ def test_a_backbone_has_nearly_the_same_features(dtype, swiglu):
     pixels = 255 * torch.rand(2, 3, 56, 84, generator=torch.Generator().manual_seed(1))
     expected = backbone(pixels)
     assert backbone.precision == torch.float32
-    of_bytes = backbone.to_int8().to(dtype)
+    of_bytes = backbone.to_int8().to_int8().to(dtype)
     assert (of_bytes.precision, of_bytes.dtype) == (torch.int8, dtype)
     found = of_bytes(pixels)
     assert found.dtype == dtype
