@@ -72,8 +72,9 @@ def published_model(model: SEGIC, frame: tuple[int, int]) -> SEGIC:
             device=str(model.device),
             dtype="float32",
         )
-    if twin.dtype != torch.float32:
-        raise UsageError(f"the published procedure runs in float32 and this model without files is {twin.dtype}")
+    for precision in (twin.dtype, twin.precision):
+        if precision != torch.float32:
+            raise UsageError(f"the published procedure runs in float32 and this model without files is {precision}")
     return SEGIC(replace(model.config, canvas="square", size=size), twin.backbone, twin.decoder, model.name, twin.files)
 
 

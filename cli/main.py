@@ -14,7 +14,7 @@ from .streams import settle_streams
 
 # How often a thread of GNU's OpenMP looks whether the others are done before it sleeps. Looking is work to the system,
 # which lets a thread that looks for long wait its turn where another program wants the same core: then everything takes
-# many times as long. So 4 % are given for less of it where no other program does (docs/options.md).
+# many times as long. So 5 % are given for less of it where no other program does (docs/options.md).
 PATIENCE = "2500"
 
 # Bytes: blocks that glibc takes from its heap instead of from the system, and what it keeps of that heap's free end. By

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from segic.byte_products import largest_weight
+from segic.byte_products import MISSING, largest_weight
 from segic.errors import UsageError
 from segic.recorded import free_cached
 
@@ -52,12 +52,14 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def choose_products(name: str, device: torch.device, *, int8: bool) -> torch.dtype:
     """What a frozen backbone multiplies: as `choose_dtype`, or int8, which auto takes on CPUs that multiply it faster
-    than float32 and bfloat16 not at all. int8: whether auto may take it. UsageError for a device that is no CPU.
+    than float32 and bfloat16 not at all. int8: whether auto may take it. UsageError for what there is not.
     """
     if name not in ("auto", *PRODUCTS):
         raise UsageError(f"dtype {name!r}: expected one of auto, {', '.join(PRODUCTS)}")
     if name == "int8" and device.type != "cpu":
         raise UsageError(f"dtype 'int8': it is for CPUs, and the device is {device}; give auto, or --device cpu")
+    if name == "int8" and largest_weight() is None:
+        raise UsageError(MISSING)
     if name != "auto":
         return PRODUCTS[name]
     best = choose_dtype(name, device)

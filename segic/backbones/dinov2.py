@@ -241,6 +241,9 @@ class DinoV2(nn.Module):
         return super().train(False)
 
     def _apply(self, fn, recurse: bool = True) -> "DinoV2":  # type: ignore[no-untyped-def]
+        where = fn(torch.empty(0, device="cpu")).device
+        if self._int8 and where.type != "cpu":
+            raise UsageError(f"a backbone whose products are of bytes is for CPUs, and this is {where}; load it anew")
         self._positions.clear()  # they live on the old device, in the old dtype
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from segic.backbones.frozen_linear import FrozenLinear
-from segic.byte_products import largest_weight, multiplied, packed
+from segic.byte_products import MISSING, largest_weight, multiplied, packed
 from segic.errors import UsageError
 
 LEVELS = 254  # of the 255 steps of a byte: where zero lies is rounded, which may move the largest by half a step
@@ -15,11 +15,12 @@ LEAST = 1e-30  # step, of tensors of nothing but zeros
 
 class Int8Linear(nn.Module):
     """A frozen linear layer x -> x W^T + b, and the norm before it, if any, from bytes: x in steps of (max - min) / 254
-    of what is given together, each row of W in steps of its own. The result has the precision of what is given.
+    of a picture's tokens that are given together, each row of W in steps of its own. The result has the precision of
+    what is given: (T, in), or (B, T, in) of as many pictures, which know nothing of each other.
 
-    layer: copied. norm: what comes before it, whose weight and bias become part of W and b, since channels of about
-    the same size lose least in common steps; `plain_norm` is to take its place. UsageError where there are no products
-    of bytes.
+    layer: unpacked and copied. norm: what comes before it, whose weight and bias become part of W and b, since channels
+    of about the same size lose least in common steps; `plain_norm` is to take its place. UsageError where there are no
+    products of bytes.
     """
 
     def __init__(self, layer: "FrozenLinear | Int8Linear", norm: nn.LayerNorm | None = None):
@@ -27,8 +28,9 @@ class Int8Linear(nn.Module):
         assert isinstance(layer, FrozenLinear)
         largest = largest_weight()
         if largest is None:
-            raise UsageError("dtype 'int8': this version of torch has no products of bytes for this CPU; give auto")
+            raise UsageError(MISSING)
         self.gelu = layer.gelu
+        layer.unpack()
         weight, bias = layer.weight.detach().float(), layer.bias.detach().float()
         if norm is not None:
             bias = bias + weight @ norm.bias.detach().float()
@@ -40,12 +42,15 @@ class Int8Linear(nn.Module):
         self._packed = packed(self._weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim == 3 and len(x) > 1:
+            return torch.cat([self(picture) for picture in x.split(1)])
         ends = torch.aminmax(x)
         low, high = min(float(ends.min), 0.0), max(float(ends.max), 0.0)
         step = max((high - low) / LEVELS, LEAST)
         zero = round(-low / step)
         # In float32, and rounded by cutting off what follows the point of a number that is half a step larger.
-        given = torch.add(torch.tensor([zero + 0.5]), x, alpha=1 / step).to(torch.uint8)
+        half = torch.tensor([zero + 0.5], dtype=torch.float32, device=x.device)
+        given = torch.add(half, x, alpha=1 / step).to(torch.uint8)
         return multiplied(given, step, zero, self._packed, self._steps, self._bias, dtype=x.dtype, gelu=self.gelu)
 
     def __getstate__(self) -> dict[str, Any]:

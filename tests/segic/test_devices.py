@@ -95,17 +95,23 @@ def test_products_of_bytes_where_they_are_the_fastest(monkeypatch, bfloat16, vec
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     choose = partial(choose_products, int8=True)
     assert choose("auto", torch.device("cpu")) == expected
-    assert choose("int8", torch.device("cpu")) == torch.int8
+    if bytes_ is not None:
+        assert choose("int8", torch.device("cpu")) == torch.int8
     assert choose("float32", torch.device("cpu")) == torch.float32
     assert choose("auto", torch.device("mps")) == torch.float16
     unmeasured = torch.bfloat16 if bfloat16 else torch.float32
     assert choose_products("auto", torch.device("cpu"), int8=False) == unmeasured
-    assert choose_products("int8", torch.device("cpu"), int8=False) == torch.int8
 
 
 def test_products_of_bytes_are_for_cpus():
     with pytest.raises(UsageError, match=r"dtype 'int8': it is for CPUs, and the device is cuda:1"):
         choose_products("int8", torch.device("cuda:1"), int8=True)
+
+
+def test_a_torch_without_products_of_bytes(monkeypatch):
+    monkeypatch.setattr(devices, "largest_weight", lambda: None)
+    with pytest.raises(UsageError, match="this version of torch has no products of bytes for this CPU; give auto"):
+        choose_products("int8", torch.device("cpu"), int8=True)
 
 
 def test_products_of_another_kind():

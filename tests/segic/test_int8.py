@@ -88,8 +88,33 @@ def test_what_is_the_same_everywhere(value):
 
 
 def test_parts_that_do_not_lie_side_by_side():
-    x = tokens(3, 50, 2, 96)[:, ::2, 1]
+    x = tokens(1, 96, 50).transpose(1, 2)
     assert torch.equal(Int8Linear(layer())(x), Int8Linear(layer())(x.contiguous()))
+
+
+def test_pictures_of_a_batch_do_not_mix():
+    """Though the steps of the one with the largest numbers would be coarser."""
+    one, x = Int8Linear(layer()), tokens(3, 50, 96) * torch.tensor([1.0, 30.0, 0.01])[:, None, None]
+    assert torch.equal(one(x), torch.cat([one(picture) for picture in x.split(1)]))
+    assert distance(one(x)[2], layer()(x[2])) < 0.02
+
+
+def test_what_torch_takes_by_default_changes_nothing():
+    one, x = Int8Linear(layer()), tokens(50, 96)
+    expected = one(x)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert torch.equal(one(x), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="weights are packed where a CPU multiplies bfloat16")
+def test_a_layer_that_was_packed():
+    packed = layer().to(torch.bfloat16)
+    assert packed.packed is not None
+    x = tokens(50, 96)
+    assert distance(Int8Linear(packed)(x), layer()(x)) < 0.02
 
 
 @pytest.mark.parametrize("way", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))], ids=["copied", "pickled"])
@@ -119,6 +144,14 @@ def test_a_backbone_has_nearly_the_same_features(dtype, swiglu):
     of_bytes = backbone.to_int8().to_int8().to(dtype)
     assert (of_bytes.precision, of_bytes.dtype) == (torch.int8, dtype)
     found = of_bytes(pixels)
+    torch.testing.assert_close(torch.cat([of_bytes(picture) for picture in pixels.split(1)]), found)
     assert found.dtype == dtype
     assert 0 < distance(found, expected) < 0.04
     assert F.cosine_similarity(found.float(), expected, dim=1).min() > 0.99
+
+
+def test_a_backbone_stays_on_its_cpu():
+    backbone = DinoV2(DinoV2Config("tiny", 32, 1, 2)).to_int8()
+    with pytest.raises(UsageError, match="for CPUs, and this is meta"):
+        backbone.to("meta")
+    assert backbone.dtype == torch.float32

@@ -40,6 +40,10 @@ def test_larger_pictures_and_more_objects_take_more(used):
     assert len(set(needs)) == len(needs)
 
 
+def test_beside_products_of_bytes_all_else_may_be_float32():
+    assert work(precision=torch.int8).bytes_a_frame(CPU) == work().bytes_a_frame(CPU)
+
+
 def test_one_frame_that_does_not_fit_is_refused(used):
     with pytest.raises(
         UsageError, match=r"--max-memory 500 MB: .* need \d+ MB, 400 MB .* 1 object in 854x480 .*--quality"
