@@ -181,5 +181,5 @@ def test_a_backbone_of_bytes_is_refused() -> None:
     model = tiny(DENSE)
     assert isinstance(model.backbone, DinoV2)
     model.backbone.to_int8()
-    with pytest.raises(UsageError, match="this model without files is torch.int8"):
+    with pytest.raises(UsageError, match=r"this model without files is torch\.int8"):
         published_model(model, (90, 160))
