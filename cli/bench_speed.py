@@ -13,12 +13,10 @@ from segic.errors import UsageError
 from segic.presets import PRESETS
 
 from .bench_options import names_in, progress_bar, show_options
-from .model_options import ModelChoice, load
+from .model_options import DTYPES, ModelChoice, load
 
 if TYPE_CHECKING:
     from segic.model import SEGIC
-
-_DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 
 
 def _numbers(ctx: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -33,8 +31,8 @@ def _numbers(ctx: click.Context, parameter: click.Parameter, text: str | None) -
 
 def _dtypes(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[str, ...]:
     names = names_in(text)
-    if not names or any(name not in _DTYPES for name in names):
-        raise click.BadParameter(f"{text!r}: expected some of {', '.join(_DTYPES)}", ctx, parameter)
+    if not names or any(name not in DTYPES for name in names):
+        raise click.BadParameter(f"{text!r}: expected some of {', '.join(DTYPES)}", ctx, parameter)
     return tuple(dict.fromkeys(names))
 
 

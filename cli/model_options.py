@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")  # as `segic.devices` has them, without importing torch
 _DEVICES = "auto, cpu, cuda, cuda:1, mps"
 
 
@@ -51,7 +52,7 @@ def model_options(function: F) -> F:
         ),
         click.option(
             "--dtype",
-            type=click.Choice(["auto", "float32", "bfloat16", "float16", "int8"]),
+            type=click.Choice(DTYPES),
             default="auto",
             show_default=True,
             help="Precision of the backbone; int8 is for CPUs.",

@@ -38,8 +38,7 @@ class Int8Linear(nn.Module):
         # Plain attributes: to whatever precision the modules around are brought, these stay as they are.
         self._bias = bias
         self._steps = (weight.abs().amax(1) / largest).clamp(min=LEAST)
-        self._weight = (weight / self._steps[:, None]).round().to(torch.int8)
-        self._packed = packed(self._weight)
+        self._packed = packed((weight / self._steps[:, None]).round().to(torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 3 and len(x) > 1:
@@ -54,11 +53,11 @@ class Int8Linear(nn.Module):
         return multiplied(given, step, zero, self._packed, self._steps, self._bias, dtype=x.dtype, gelu=self.gelu)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_packed"}
+        return {**self.__dict__, "_packed": self._packed.to_dense().T.contiguous()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._packed = packed(self._weight)
+        self._packed = packed(self._packed)
 
 
 def plain_norm(norm: nn.LayerNorm) -> nn.LayerNorm:

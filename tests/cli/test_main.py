@@ -14,9 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 import segic_cli
+from segic.devices import PRODUCTS
 from segic.errors import SegicError, UsageError
 from segic_cli.lazy import RootGroup, set_verbosity
 from segic_cli.main import COMMANDS, PATIENCE, SAYS_WHAT_IS_KEPT, cli, wait_patiently
+from segic_cli.model_options import DTYPES
 from segic_cli.streams import settle_streams
 
 
@@ -85,6 +87,10 @@ def test_every_output_has_a_short_name():
     outputs = [option.opts for _, command in commands() for option in command.params if option.name == "out"]
     assert len(outputs) > 5
     assert all(names == ["-o", "--out"] for names in outputs)
+
+
+def test_precisions_are_those_of_the_model():
+    assert ("auto", *PRODUCTS) == DTYPES
 
 
 def test_training_is_listed_as_soon_as_it_exists():
