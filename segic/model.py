@@ -315,17 +315,12 @@ class SEGIC:
         points = best_points(best)
         text = None if meta is None else meta[None].to(self.device)
         full = Instructions(propagated, points, visual, text, carried)
-        logits, scores = [], []
-        at_once = ENTITIES_AT_ONCE_CPU if self.device.type == "cpu" else ENTITIES_AT_ONCE
-        for start in range(0, n, at_once):
-            out = self.decoder(
-                target.embedding, full, target.detail, entities=n, cross_points=video,
-                chosen=slice(start, min(n, start + at_once)),
-            )  # fmt: skip
-            logits.append(out.logits[0])
-            scores.append(out.scores[0])
+        out = self.decoder.masks(
+            target.embedding, full, target.detail, entities=n, cross_points=video,
+            at_once=ENTITIES_AT_ONCE_CPU if self.device.type == "cpu" else ENTITIES_AT_ONCE,
+        )  # fmt: skip
         margins = propagated[0].float() if self.config.matching is not None else None
-        return Prediction(torch.cat(logits).float(), torch.cat(scores).float(), best[0].float(), margins)
+        return Prediction(out.logits[0].float(), out.scores[0].float(), best[0].float(), margins)
 
     def prepare(self, examples: "Sequence[Example]", text: "TextEncoder | None" = None) -> "Prompt":
         """In-context examples, encoded once for any number of targets; see `segic.images.prepare_examples`."""

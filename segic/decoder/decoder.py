@@ -11,10 +11,12 @@ from segic.carrying import SCALE
 from segic.config import ModelConfig
 from segic.correspondence import unit
 from segic.decoder.detail import DetailBranch
-from segic.decoder.layers import ChannelNorm, as_map
+from segic.decoder.layers import ChannelNorm, as_map, block_means
 from segic.decoder.mask_decoder import MaskDecoder
 from segic.decoder.mixer import TokenMixer
+from segic.decoder.places import BLOCK, Place, grouped, places
 from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
+from segic.decoder.view import Around, View
 from segic.instructions import Instructions
 from segic.metric import Metric
 from segic.parts import by_parts
@@ -22,6 +24,7 @@ from segic.parts import by_parts
 WIDTH = 256
 TEXT_WIDTH = 768
 
+ELSEWHERE = -10.0  # logits beyond an entity's place
 POSITIVE = 1  # the row of inst_type_embed for the entity itself; row 0 is another entity, its negative
 
 
@@ -150,29 +153,78 @@ class Decoder(nn.Module):
         embedding (B, 256, h, w), detail (B, D, 4h, 4w) or None. entities: how many `given` speaks of; chosen: those to
         decode, together, with all the others as their negatives.
         """
-        b, c, h, w = embedding.shape
+        b = embedding.shape[0]
+        tokens = self.tokens(given, entities, cross_points).expand(b, -1, -1, -1)[:, chosen]
+        view = self._view(embedding, given, detail, tokens.shape[1], chosen)
+        logits, scores = self._decode(view, tokens.flatten(0, 1))
+        return Output(logits.unflatten(0, (b, -1))[:, :, 0], scores.view(b, -1))
+
+    def masks(
+        self, embedding: Tensor, given: Instructions, detail: Tensor | None = None, *, entities: int,
+        cross_points: bool, at_once: int,
+    ) -> Output:  # fmt: skip
+        """As the call, of a single target and without gradients, `at_once` entities together at most. On a CPU those
+        that are in the carried masks only in their places (`segic.decoder.places`), with logits of ELSEWHERE beyond.
+        """
+        grid = (embedding.shape[2], embedding.shape[3])
+        whole = self._view(embedding, given, detail, entities)
+        tokens = self.tokens(given, entities, cross_points)[0]
+        found: list[Place | None] = [None] * entities
+        if given.carried is not None and whole.maps is not None and embedding.device.type == "cpu":
+            found = places(whole.maps, given.carried[0])  # which a GPU would have to be waited for
+        around = self._around(whole, grid) if any(found) else None
+        logits = tokens.new_full((entities, 1, SCALE * grid[0], SCALE * grid[1]), ELSEWHERE, dtype=torch.float32)
+        scores = tokens.new_empty(entities)
+        for group in grouped(found, grid, at_once):
+            parts, scores[group.index] = self._decode(whole.of(group, around), tokens[group.index])
+            if group.places is None:
+                logits[group.index] = parts
+            else:
+                for number, part, place in zip(group.entities, parts, group.places, strict=True):
+                    place.of(logits[number], SCALE).copy_(part)
+        return Output(logits[None, :, 0], scores[None])
+
+    def _view(
+        self, embedding: Tensor, given: Instructions, detail: Tensor | None, entities: int, chosen: slice = slice(None)
+    ) -> View:
+        """Whole targets, for the chosen ones of the entities of each, so many."""
+        b, _, h, w = embedding.shape
         dtype = embedding.dtype
         propagated = given.propagated if self.instructions.geometric else None
-        tokens = self.tokens(given, entities, cross_points).expand(b, -1, -1, -1)[:, chosen]
-        entities = tokens.shape[1]
         maps = None if propagated is None else propagated[:, chosen].flatten(0, 1).float()
         carried = None if given.carried is None else given.carried[:, chosen].flatten(0, 1)[:, None].to(dtype)
         evidence = None if maps is None else maps.to(dtype)
         if evidence is not None and carried is not None:
             evidence = torch.cat([evidence, F.pixel_unshuffle(carried, SCALE)], dim=1)
-        dense = self.prompt_encoder.masks(evidence, (b * entities, c, h, w))
-        image = embedding[:, None].expand(b, entities, c, h, w).flatten(0, 1) + dense
+        position = self.prompt_encoder.pe_layer.grid(h, w).to(dtype)
+
+        def for_each(x: Tensor) -> Tensor:
+            return x if b == 1 else x[:, None].expand(b, entities, *x.shape[1:]).flatten(0, 1)
+
+        shown = None if detail is None else for_each(detail)
+        return View(for_each(embedding), position, maps, evidence, carried, shown)
+
+    def _around(self, whole: View, grid: tuple[int, int]) -> Around:
+        """What entities' tokens see of a target beyond their places."""
+        image = block_means(whole.embedding, BLOCK)
+        spoken = None if whole.evidence is None else block_means(whole.evidence, BLOCK)
+        image = image + self.prompt_encoder.masks(spoken, image.shape)
+        position = self.prompt_encoder.pe_layer.grid(*grid, BLOCK).to(image.dtype)
+        return Around(image.flatten(2).mT, position.flatten(2).mT)
+
+    def _decode(self, view: View, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """A view for N entities and their tokens (N, T, 256) -> logits (N, 1, 4h, 4w) float32, scores (N,)."""
+        shape = (len(tokens), *view.embedding.shape[1:])
+        image = view.embedding + self.prompt_encoder.masks(view.evidence, shape)
         if self.mixer is not None:
             image = self.mixer(image)
-        tokens = tokens.flatten(0, 1)
-        position = self.prompt_encoder.pe_layer.grid(h, w).to(dtype)
-        logits, scores, upscaled = self.mask_decoder(image, position, tokens)
+        logits, scores, upscaled = self.mask_decoder(image, view.position, tokens, view.beyond)
         logits = logits.float()  # in half precision they would move in steps of a hundredth and more
-        if self.residual and maps is not None:
-            margins = (maps * self.residual_gain[:, None, None]).sum(1, keepdim=True) + self.residual_offset
+        if self.residual and view.maps is not None:
+            margins = (view.maps * self.residual_gain[:, None, None]).sum(1, keepdim=True) + self.residual_offset
             logits = logits + F.interpolate(margins, logits.shape[-2:], mode="bilinear", align_corners=False)
-        if self.detail is not None and detail is not None:
-            frame = detail[:, None].expand(b, entities, *detail.shape[1:]).flatten(0, 1)
+        if self.detail is not None and view.detail is not None:
             small_parts = logits.device.type == "cpu" and not torch.is_grad_enabled()
-            logits = (self.detail.around if small_parts else self.detail)(logits, upscaled, frame, carried)
-        return Output(logits.unflatten(0, (b, entities))[:, :, 0], scores.view(b, entities))
+            refined = self.detail.in_boxes if small_parts else self.detail
+            logits = refined(logits, upscaled, view.detail, view.carried)
+        return logits, scores

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segic.decoder.layers import ChannelNorm, Gelu
+from segic.decoder.places import Place, around, cut, ends
 
 REACH = 3.0  # logits further below 0 never rise above it by the branch: in five clips none further than 1 did
 SEEN = 4  # pixels around one that decide what the branch makes of it
@@ -70,24 +71,26 @@ class DetailBranch(nn.Module):
         out: Tensor = logits + self.leave(mixed)
         return out
 
-    def around(self, logits: Tensor, upscaled: Tensor, frame: Tensor, carried: Tensor | None = None) -> Tensor:
-        """As the call, but each entity by itself and only in the box of what may be its own; elsewhere its logits stay
-        as they are, far below 0. For CPUs: there a few small pictures cost less than a large one.
+    def in_boxes(self, logits: Tensor, upscaled: Tensor, frame: Tensor, carried: Tensor | None = None) -> Tensor:
+        """As the call, but for each entity only in the box of what may be its own; elsewhere its logits stay as they
+        are, far below 0. For CPUs: there small pictures, all of one size, cost less than a large one.
         """
         out = logits.clone()
-        frame = frame.expand(len(logits), *frame.shape[1:])
-        parts = [logits, upscaled, frame] if carried is None else [logits, upscaled, frame, carried]
-        height, width = logits.shape[-2:]
-        for index, own in enumerate(logits[:, 0] > -REACH):
-            rows, columns = (_ends(own.any(axis)) for axis in (1, 0))
-            if rows is None or columns is None:
-                continue
-            y, x = _widened(rows, height), _widened(columns, width)
-            one = slice(index, index + 1)
-            refined = self(*(t[one, :, y, x] for t in parts))
-            top, left = rows.start - y.start, columns.start - x.start
-            inside = refined[..., top : top + len(rows), left : left + len(columns)]
-            out[index, :, rows.start : rows.stop, columns.start : columns.stop] = inside[0]
+        mine = logits[:, 0] > -REACH
+        own = zip(ends(mine.any(2)), ends(mine.any(1)), strict=True)
+        boxes = {number: Place(rows, columns) for number, (rows, columns) in enumerate(own) if rows and columns}
+        if not boxes:
+            return out
+        height, width = logits.shape[2:]
+        rows = max(_steps(box.rows) for box in boxes.values())
+        columns = max(_steps(box.columns) for box in boxes.values())
+        seen = [Place(around(box.rows, rows, height), around(box.columns, columns, width)) for box in boxes.values()]
+        known = [logits, upscaled, frame.expand(len(logits), *frame.shape[1:])]
+        known += [] if carried is None else [carried]
+        refined = self(*(cut(x[list(boxes)], seen) for x in known))
+        for one, part, (number, box) in zip(refined, seen, boxes.items(), strict=True):
+            y, x = box.rows.start - part.rows.start, box.columns.start - part.columns.start
+            box.of(out[number]).copy_(one[:, y : y + len(box.rows), x : x + len(box.columns)])
         return out
 
 
@@ -109,12 +112,6 @@ def shrink(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     return F.pixel_shuffle(found, after).view(*pictures.shape[:2], *size)
 
 
-def _ends(line: Tensor) -> range | None:
-    """From the first to the last that is true; None where nothing is."""
-    where = line.nonzero()
-    return range(int(where[0]), int(where[-1]) + 1) if len(where) else None
-
-
-def _widened(part: range, size: int) -> slice:
-    """With all that is seen from it, in whole steps, of `size` there are."""
-    return slice(max(0, (part.start - SEEN) // STEP * STEP), min(size, -(-(part.stop + SEEN) // STEP) * STEP))
+def _steps(part: range) -> int:
+    """How many are seen from a part, in whole steps."""
+    return -(-(len(part) + 2 * SEEN) // STEP) * STEP

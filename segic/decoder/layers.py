@@ -44,6 +44,11 @@ def as_map(tokens: Tensor, height: int, width: int) -> Tensor:
     return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
 
+def block_means(values: Tensor, block: int) -> Tensor:
+    """(N, C, h, w) -> the means of blocks of block x block; the last row and column of them may be of less."""
+    return F.avg_pool2d(values, block, ceil_mode=True, count_include_pad=False)
+
+
 VECTOR = 32  # bfloat16 numbers that a CPU normalises together: rows of other lengths take it twice as long
 
 
@@ -103,13 +108,13 @@ class FourierPositions(nn.Module):
         """(..., 2) positions x, y in 0..1 of the canvas, float32 -> (..., width) float32."""
         return _encode(self.positional_encoding_gaussian_matrix, xy)
 
-    def grid(self, height: int, width: int) -> Tensor:
-        """The encoding of every token's centre: (1, width, height, width_of_grid)."""
+    def grid(self, height: int, width: int, block: int = 1) -> Tensor:
+        """The encoding of every token's centre: (1, width, height, width_of_grid); of blocks of tokens their mean."""
         matrix = self.positional_encoding_gaussian_matrix
         if matrix.is_inference():  # nobody counts how often numbers were written to it
-            return _new_grid(matrix, height, width)
+            return _new_grid(matrix, height, width, block)
         with torch.inference_mode(False):  # or training could not use what is remembered
-            return _grid(matrix, matrix._version, height, width)
+            return _grid(matrix, matrix._version, height, width, block)
 
 
 def _encode(matrix: Tensor, xy: Tensor) -> Tensor:
@@ -120,15 +125,16 @@ def _encode(matrix: Tensor, xy: Tensor) -> Tensor:
 
 
 @remembered(4)
-def _grid(matrix: Tensor, _version: int, height: int, width: int) -> Tensor:
+def _grid(matrix: Tensor, _version: int, height: int, width: int, block: int) -> Tensor:
     """As `FourierPositions.grid`, remembered: all frames of a video ask for the same. _version: the matrix's, which
     changes when numbers are written to it.
     """
-    return _new_grid(matrix, height, width)
+    return _new_grid(matrix, height, width, block)
 
 
-def _new_grid(matrix: Tensor, height: int, width: int) -> Tensor:
+def _new_grid(matrix: Tensor, height: int, width: int, block: int) -> Tensor:
     y = (torch.arange(height, device=matrix.device, dtype=matrix.dtype) + 0.5) / height
     x = (torch.arange(width, device=matrix.device, dtype=matrix.dtype) + 0.5) / width
     yy, xx = torch.meshgrid(y, x, indexing="ij")
-    return _encode(matrix, torch.stack([xx, yy], dim=-1)).permute(2, 0, 1)[None]
+    tokens = _encode(matrix, torch.stack([xx, yy], dim=-1)).permute(2, 0, 1)[None]
+    return tokens if block == 1 else block_means(tokens, block)

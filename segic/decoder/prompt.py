@@ -1,5 +1,7 @@
 """From in-context instructions to the decoder's space: M and P of eq. 6."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,7 +57,7 @@ class PromptEncoder(nn.Module):
         """(width,): stands at the end of every list of points."""
         return self.not_a_point_embed.weight[0]
 
-    def masks(self, propagated: Tensor | None, shape: tuple[int, int, int, int]) -> Tensor:
+    def masks(self, propagated: Tensor | None, shape: Sequence[int]) -> Tensor:
         """Propagated masks (N, P, H, W) -> (N, width, h, w); without any, the embedding that says so in `shape`."""
         if propagated is None:
             return self.no_mask_embed.weight.view(1, -1, 1, 1).expand(shape)

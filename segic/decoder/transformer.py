@@ -6,12 +6,15 @@ from torch import Tensor, nn
 
 from segic.decoder.layers import trained_in_float32
 
-FEW = 16  # times as many queries as keys, or keys as queries, from which on a CPU takes a way of its own
+FEW = 4  # times as many queries as keys, or keys as queries, from which on a CPU takes a way of its own
 FOLDED = 24  # tokens: of so many, products with what their projections make of them cost less than the projections
 
 
 class Attention(nn.Module):
-    """Multi-head attention with an inner width of its own. (B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C)."""
+    """Multi-head attention with an inner width of its own. (B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C).
+
+    counts: (B, K), the logarithm of how many keys each stands for; None: one.
+    """
 
     def __init__(self, width: int, heads: int, inner: int):
         super().__init__()
@@ -24,14 +27,18 @@ class Attention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Tensor:
         if q.device.type == "cpu" and not torch.is_grad_enabled():
-            if q.shape[1] > FEW * k.shape[1]:
+            if counts is None and q.shape[1] > FEW * k.shape[1]:
                 return self._of_few(q, k, v) if k.shape[1] <= FOLDED else self._column_by_column(q, k, v)
             if k.shape[1] > FEW * q.shape[1] and q.shape[1] <= FOLDED:
-                return self._by_few(q, k, v)
+                return self._by_few(q, k, v, counts)
         queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
-        mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values)
+        if counts is None:
+            mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values)
+        else:
+            mask = counts[:, None, None].to(q.dtype)
+            mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values, mask)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -49,14 +56,15 @@ class Attention(nn.Module):
         out = values @ self.out_proj.weight.T.unflatten(0, (self.heads, -1))
         return torch.baddbmm(self.out_proj.bias.expand(1, 1, -1), share.mT, out.flatten(1, 2))
 
-    def _by_few(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def _by_few(self, q: Tensor, k: Tensor, v: Tensor, counts: Tensor | None = None) -> Tensor:
         """As `forward`, for few queries of many keys: what is learnt of keys and of values goes to the queries' side,
         as in `_of_few`. The keys' bias moves all scores of a query alike, which softmax does not see; shares add up to
         one, so that the values' is added once.
         """
         queries = self._split(self.q_proj(q))  # (B, heads, Q, inner / heads)
         into = (queries * queries.shape[-1] ** -0.5) @ self.k_proj.weight.unflatten(0, (self.heads, -1))
-        share = _product(into.flatten(1, 2), k.mT).softmax(2)  # (B, heads * Q, K)
+        scores = _product(into.flatten(1, 2), k.mT)  # (B, heads * Q, K)
+        share = (scores if counts is None else scores + counts[:, None].to(scores.dtype)).softmax(2)
         seen = _product(share, v).unflatten(1, (self.heads, -1))
         mixed = seen @ self.v_proj.weight.unflatten(0, (self.heads, -1)).mT
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2) + self.v_proj.bias)
@@ -105,7 +113,9 @@ class TwoWayLayer(nn.Module):
         self.norm4 = nn.LayerNorm(width)
         self.cross_attn_image_to_token = Attention(width, heads, width // 2)
 
-    def forward(self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_pe: Tensor, image_pe: Tensor, counts: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         if self.first:
             tokens = self.self_attn(tokens, tokens, tokens)
         else:
@@ -113,7 +123,7 @@ class TwoWayLayer(nn.Module):
             tokens = tokens + self.self_attn(q, q, tokens)
         tokens = self.norm1(tokens)
         placed = image + image_pe
-        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed, image))
+        tokens = self.norm2(tokens + self.cross_attn_token_to_image(tokens + token_pe, placed, image, counts))
         tokens = self.norm3(tokens + self.mlp(tokens))
         image = self.norm4(image + self.cross_attn_image_to_token(placed, tokens + token_pe, tokens))
         return tokens, image
@@ -128,10 +138,14 @@ class TwoWayTransformer(nn.Module):
         self.final_attn_token_to_image = Attention(width, heads, width // 2)
         self.norm_final_attn = nn.LayerNorm(width)
 
-    def forward(self, image: Tensor, image_pe: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """image (N, hw, C), image_pe (1, hw, C), tokens (N, T, C) -> tokens (N, T, C), image (N, hw, C)."""
+    def forward(
+        self, image: Tensor, image_pe: Tensor, tokens: Tensor, counts: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """image (N, hw, C), image_pe (1 or N, hw, C), tokens (N, T, C) -> tokens (N, T, C), image (N, hw, C). counts:
+        (N, hw), the logarithm of how many of the image's tokens each stands for; None: one.
+        """
         token_pe = tokens
         for layer in self.layers:
-            tokens, image = layer(tokens, image, token_pe, image_pe)
-        attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image)
+            tokens, image = layer(tokens, image, token_pe, image_pe, counts)
+        attended = self.final_attn_token_to_image(tokens + token_pe, image + image_pe, image, counts)
         return self.norm_final_attn(tokens + attended), image

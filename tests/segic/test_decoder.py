@@ -71,13 +71,15 @@ def instructions(config: ModelConfig, entities: int, batch: int = 1, references:
     )
 
 
-def decode(decoder, config, given, *, batch=1, cross_points=True, chosen=slice(None), detail=True):
-    """The decoder on random features and pictures."""
+def decode(decoder, config, given, *, batch=1, cross_points=True, chosen=slice(None), at_once=None, detail=True):
+    """The decoder on random features and pictures; at_once: of a single target, so many entities together."""
     entities = given.points.shape[1]
     embedding = decoder.embed(randn(5, batch, C, H, W))
     pixels = 128 + 50 * randn(6, batch, 3, 14 * H, 14 * W)
     frame = decoder.frame_detail(pixels, (H, W)) if detail else None
-    return decoder(embedding, given, frame, entities=entities, cross_points=cross_points, chosen=chosen)
+    if at_once is None:
+        return decoder(embedding, given, frame, entities=entities, cross_points=cross_points, chosen=chosen)
+    return decoder.masks(embedding, given, frame, entities=entities, cross_points=cross_points, at_once=at_once)
 
 
 @pytest.mark.parametrize(("entities", "batch"), [(1, 2), (2, 2), (40, 1)])
@@ -219,6 +221,17 @@ def test_chosen_entities_equal_the_full_run(config):
         part = decode(decoder, config, given, batch=2, chosen=chosen)
         torch.testing.assert_close(part.logits, full.logits[:, chosen], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(part.scores, full.scores[:, chosen], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
+@torch.no_grad()
+def test_entities_a_few_at_a_time_equal_the_full_run(config):
+    decoder, given = build(config), instructions(config, 5)
+    full = decode(decoder, config, given)
+    for at_once in (1, 2, 5, 16):
+        part = decode(decoder, config, given, at_once=at_once)
+        torch.testing.assert_close(part.logits, full.logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(part.scores, full.scores, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("config", [PAPER, DENSE], ids=["paper", "dense"])
@@ -504,7 +517,7 @@ def test_detail_around_an_entity_is_that_of_the_whole_picture(frames):
         own[0][box] = torch.randn(own[0][box].shape).clamp(min=-REACH + 0.1)
     known = torch.randn(3, 3, 100, 140), torch.randn(frames, 8, 100, 140), torch.rand(3, 1, 100, 140)
     with torch.no_grad():
-        whole, found = branch(logits, *known), branch.around(logits, *known)
+        whole, found = branch(logits, *known), branch.in_boxes(logits, *known)
     for number, box in enumerate(boxes):
         torch.testing.assert_close(found[number, 0][box], whole[number, 0][box], atol=1e-5, rtol=1e-5)
         rest = torch.ones(100, 140, dtype=torch.bool)
