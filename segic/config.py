@@ -75,9 +75,9 @@ class ModelConfig:
     reappear: the score from which an object of a video that was lost is believed to be back, for models whose scores
     were trained; 0 believes at once.
     drift: above 0, an object of a video has drifted off, and is not there, where what its mask covers looks by this
-    margin more like the examples' background than like anything that is followed (dense matching); and so has any part
-    that lies apart from the rest of its mask and is at all more like that background, a small one by the linear models
-    alone.
+    margin more like the examples' background than like anything that is followed (dense matching), or like that of the
+    last frames and, by the linear models, at all; and so has any part that lies apart from the rest of its mask and is
+    at all more like the examples' background, a small one by the linear models alone.
     """
 
     backbone: str = "dinov2-l"

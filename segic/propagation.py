@@ -19,6 +19,7 @@ from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
 OF_EXAMPLES = slice(None, None, 2)  # of the maps of `dense_maps`: margins to the examples, and of their target models
+OF_RECENT = 1  # of the same: margins to recent frames
 PAIRS_AT_ONCE_CPU = 2**21  # on a CPU more would leave its caches before they are ranked
 
 

@@ -17,10 +17,11 @@ from segic.carrying import SCALE
 from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.numbers import numbers
 from segic.ownership import claims
-from segic.propagation import OF_EXAMPLES, Context, by_entity
+from segic.propagation import OF_EXAMPLES, OF_RECENT, Context, by_entity
 from segic_vos.fragments import left_behind
 
 ABSENT = -10.0  # the logits of an object that is not there
+LEAST_MARGIN = -2.0  # between means of cosines
 # What is larger than so many times its area and so many tokens more must be certain.
 GROWTH, GROWN = 2.0, 10.0
 
@@ -99,20 +100,32 @@ def _areas(frame: Context, ids: Sequence[int]) -> Tensor:
 
 def _drifted(prediction: Prediction, drift: float) -> Tensor:
     """(N, 4h, 4w) bool: all of the masks that cover what the given examples know as background: both its best matches
-    among their tokens and their linear models say so, by more than `drift` on average. Of the others those parts, apart
-    from the rest, of which they say so at all.
+    among their tokens and their linear models say so, by more than `drift` on average. Or what is background in the
+    last frames by as much, and by the linear models at all: an object is hidden, and its mask has gone elsewhere. Of
+    the others those parts, apart from the rest, of which the examples say so at all.
 
     Masks hand on their errors from frame to frame: what was taken for an object once is matched with itself from then
-    on, with a good score. The given examples alone do not change with it. Who is like another object is not meant here.
+    on, with a good score. The given examples alone do not change with it; the last frames do not know it yet. Who is
+    like another object is not meant here.
     """
     margins = prediction.margins
     if not drift or margins is None:
         return torch.zeros_like(prediction.logits, dtype=torch.bool)
     masks = claims(prediction.logits)
-    like_any = margins[:, OF_EXAMPLES].amax(0)
     covered = coverage(masks, (margins.shape[2], margins.shape[3]))
     area = covered.flatten(1).sum(1, keepdim=True)
-    mean = covered.flatten(1) @ like_any.flatten(1).T / area.clamp(min=1e-6)
-    strayed = (mean.amax(1) < -drift) & (area[:, 0] > 0)
-    parts = left_behind(masks, covered, like_any)
-    return strayed[:, None, None] | parts.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)
+
+    def mean(like: Tensor) -> Tensor:
+        """(K, h, w) -> (N, K), over each mask."""
+        return covered.flatten(1) @ like.flatten(1).T / area.clamp(min=1e-6)
+
+    like_examples = margins[:, OF_EXAMPLES].amax(0)
+    recent = margins[:, OF_RECENT : OF_RECENT + 1]
+    known = recent.flatten(1).any(1)  # by the last frames; they say nothing of others
+    like_recent = recent.masked_fill(~known[:, None, None, None], LEAST_MARGIN).amax(0)
+    by_examples, by_recent = mean(like_examples), mean(like_recent)[:, 0]
+    left_it = known & (by_recent < -drift) & (by_examples[:, -1] < 0)
+    strayed = left_it | (by_examples.amax(1) < -drift)
+    parts = left_behind(masks, covered, like_examples)
+    gone = (strayed & (area[:, 0] > 0))[:, None, None]
+    return gone | parts.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)

@@ -314,12 +314,30 @@ def test_what_was_lost_is_back_from_a_score_on(tokens, score, back):
 
 @pytest.mark.parametrize(
     ("examples", "linear", "recent", "there"),
-    [(-0.3, -0.3, 0.3, False), (0.0, -0.3, -0.3, True), (-0.3, 0.0, -0.3, True), (-0.05, -0.05, 0.0, True)],
-    ids=["by all of the example", "not by matches", "not by linear models", "hardly"],
+    [
+        (-0.3, -0.3, 0.3, False),
+        (0.0, -0.3, 0.3, True),
+        (-0.3, 0.0, 0.3, True),
+        (-0.05, -0.05, 0.0, True),
+        (0.3, -0.01, -0.3, False),
+        (0.3, 0.0, -0.3, True),
+        (0.3, -0.3, -0.05, True),
+    ],
+    ids=[
+        "by all of the example",
+        "not by matches",
+        "not by linear models",
+        "hardly",
+        "by the last frame and linear models",
+        "not by linear models, but by the last frame",
+        "hardly by the last frame",
+    ],
 )
 @pytest.mark.parametrize("other", [-0.5, 0.3], ids=["nobody", "another object"])
 def test_an_object_that_covers_background_has_drifted_off(examples, linear, recent, there, other):
-    """By the given examples; what recent frames say was handed on. What is like another object is no background."""
+    """By all that the given examples say, or by the last frame and their linear models. What is like another object is
+    no background.
+    """
     model = build(replace(DENSE, drift=0.1))
     session = VideoSession(model)
     frames = clip(3)
@@ -339,6 +357,29 @@ def test_an_object_that_covers_background_has_drifted_off(examples, linear, rece
         patch.setattr(model, "predict", made)
         session.step(frames[1])
     assert session.state.recent[-1].present == (there or other > 0, True)
+
+
+def test_a_frame_that_does_not_show_an_object_says_nothing_against_it():
+    """One that was hidden, and that is followed beside another, may come back where the last frame had background."""
+    model = build(replace(DENSE, drift=0.1))
+    session = VideoSession(model)
+    frames = clip(3)
+    session.step(frames[0], two_blocks())
+    predict = model.predict
+
+    def made(target, *args, **kwargs):
+        real = predict(target, *args, **kwargs)
+        logits = torch.full_like(real.logits, -5.0)
+        logits[0, :, :16], logits[1, :, -16:] = 5.0, 5.0
+        margins = torch.full_like(real.margins, -0.5)
+        margins[1, :, :, -4:] = 0.3
+        margins[0, 0], margins[0, 1] = 0.3, 0.0  # zero for who is in none of the last frames
+        return replace(real, logits=logits, scores=torch.tensor([0.9, 0.9]), margins=margins)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "predict", made)
+        session.step(frames[1])
+    assert session.state.recent[-1].present == (True, True)
 
 
 @pytest.mark.parametrize(
