@@ -12,7 +12,7 @@ from segic.carrying import SCALE
 
 LEAST = -0.05  # of a token's mean margin: where it is more, an entity may be
 MARGIN = 4  # tokens around what speaks for an entity: with BLOCK - 1 or more, no block beyond a place has any of that
-STEP = 8  # tokens: sides of places are multiples of it, as a CPU prepares its products anew for every size
+SIDES = (16, 24, 32, 48, 64, 96)  # of places, in tokens: a CPU prepares products anew for every size, and keeps them
 BLOCK = 4  # tokens along each side of what one stands for beyond a place
 WORTH = 0.7  # of the frame: what is larger is decoded as a whole
 
@@ -122,9 +122,9 @@ def around(part: range, size: int, side: int) -> range:
 
 
 def _widened(part: range, side: int) -> range:
-    """With a margin around it, in whole steps as far as there are."""
-    start, stop = max(0, part.start - MARGIN), min(side, part.stop + MARGIN)
-    return around(range(start, stop), -(-(stop - start) // STEP) * STEP, side)
+    """With a margin around it, and as many more as make one of SIDES, as far as there are."""
+    part = range(max(0, part.start - MARGIN), min(side, part.stop + MARGIN))
+    return around(part, next((size for size in SIDES if size >= len(part)), side), side)
 
 
 def _few(numbers: Sequence[int], at_once: int) -> list[tuple[int, ...]]:

@@ -17,7 +17,7 @@ from segic import load_model
 from segic.carrying import SCALE
 from segic.decoder import Decoder
 from segic.decoder.decoder import ELSEWHERE
-from segic.decoder.places import BLOCK, LEAST, MARGIN, STEP, WORTH, Place, around, ends, grouped, left, places
+from segic.decoder.places import BLOCK, LEAST, MARGIN, SIDES, WORTH, Place, around, ends, grouped, left, places
 from segic.instructions import Instructions
 from segic_benchmarks.speed_clip import made_clip
 from segic_vos import VideoSession
@@ -25,7 +25,7 @@ from segic_vos import VideoSession
 from .test_decoder import DENSE, C, build, randn
 
 GRID = (34, 60)
-SIDES = st.tuples(st.integers(1, 40), st.integers(1, 90))
+GRIDS = st.tuples(st.integers(1, 40), st.integers(1, 90))
 
 
 @st.composite
@@ -37,7 +37,7 @@ def parts(draw, side):
 @st.composite
 def scenes(draw):
     """Grid (h, w), and for each entity the rectangle of its carried mask, or None, and one that margins speak for."""
-    grid = draw(SIDES)
+    grid = draw(GRIDS)
     rectangle = st.tuples(parts(grid[0]), parts(grid[1]))
     entities = draw(st.lists(st.tuples(st.none() | rectangle, rectangle), min_size=1, max_size=9))
     return grid, entities
@@ -67,7 +67,7 @@ def test_a_place_holds_all_that_speaks_for_an_entity_and_a_margin(scene):
         for axis, name in enumerate(("rows", "columns")):
             found, side = getattr(place, name), grid[axis]
             assert 0 <= found.start < found.stop <= side
-            assert len(found) % STEP == 0 or len(found) == side
+            assert len(found) in SIDES or len(found) == side
             assert holds(found, known[axis], MARGIN, side)
             assert holds(found, spoken_for[axis], MARGIN, side)
 
