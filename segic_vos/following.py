@@ -14,13 +14,13 @@ from torch import Tensor
 from segic.branches import side_by_side
 from segic.canvas import coverage
 from segic.carrying import SCALE
+from segic.decoder.decoder import ABSENT
 from segic.model import SEGIC, Encoded, Prediction, owners
 from segic.numbers import numbers
 from segic.ownership import claims
 from segic.propagation import OF_EXAMPLES, OF_RECENT, Context, by_entity
 from segic_vos.fragments import left_behind
 
-ABSENT = -10.0  # the logits of an object that is not there
 LEAST_MARGIN = -2.0  # between means of cosines
 # What is larger than so many times its area and so many tokens more must be certain.
 GROWTH, GROWN = 2.0, 10.0
@@ -114,18 +114,15 @@ def _drifted(prediction: Prediction, drift: float) -> Tensor:
     masks = claims(prediction.logits)
     covered = coverage(masks, (margins.shape[2], margins.shape[3]))
     area = covered.flatten(1).sum(1, keepdim=True)
-
-    def mean(like: Tensor) -> Tensor:
-        """(K, h, w) -> (N, K), over each mask."""
-        return covered.flatten(1) @ like.flatten(1).T / area.clamp(min=1e-6)
-
     like_examples = margins[:, OF_EXAMPLES].amax(0)
     recent = margins[:, OF_RECENT : OF_RECENT + 1]
     known = recent.flatten(1).any(1)  # by the last frames; they say nothing of others
     like_recent = recent.masked_fill(~known[:, None, None, None], LEAST_MARGIN).amax(0)
-    by_examples, by_recent = mean(like_examples), mean(like_recent)[:, 0]
-    left_it = known & (by_recent < -drift) & (by_examples[:, -1] < 0)
-    strayed = left_it | (by_examples.amax(1) < -drift)
+    like = torch.cat([like_examples, like_recent]).flatten(1)
+    mean = covered.flatten(1) @ like.T / area.clamp(min=1e-6)
+    by_examples, by_recent = mean[:, :-1], mean[:, -1]
+    elsewhere = known & (by_recent < -drift) & (by_examples[:, -1] < 0)
+    strayed = elsewhere | (by_examples.amax(1) < -drift)
     parts = left_behind(masks, covered, like_examples)
     gone = (strayed & (area[:, 0] > 0))[:, None, None]
     return gone | parts.repeat_interleave(SCALE, 1).repeat_interleave(SCALE, 2)

@@ -24,7 +24,7 @@ from segic.parts import by_parts
 WIDTH = 256
 TEXT_WIDTH = 768
 
-ELSEWHERE = -10.0  # logits beyond an entity's place
+ABSENT = -10.0  # the logits of an entity where it is not, because it is hidden or its place is elsewhere
 POSITIVE = 1  # the row of inst_type_embed for the entity itself; row 0 is another entity, its negative
 
 
@@ -164,16 +164,16 @@ class Decoder(nn.Module):
         cross_points: bool, at_once: int,
     ) -> Output:  # fmt: skip
         """As the call, of a single target and without gradients, `at_once` entities together at most. On a CPU those
-        that are in the carried masks only in their places (`segic.decoder.places`), with logits of ELSEWHERE beyond.
+        that are in the carried masks only in their places (`segic.decoder.places`), with logits of ABSENT beyond.
         """
-        grid = (embedding.shape[2], embedding.shape[3])
         whole = self._view(embedding, given, detail, entities)
+        grid = whole.grid
         tokens = self.tokens(given, entities, cross_points)[0]
         found: list[Place | None] = [None] * entities
         if given.carried is not None and whole.maps is not None and embedding.device.type == "cpu":
             found = places(whole.maps, given.carried[0])  # which a GPU would have to be waited for
-        around = self._around(whole, grid) if any(found) else None
-        logits = tokens.new_full((entities, 1, SCALE * grid[0], SCALE * grid[1]), ELSEWHERE, dtype=torch.float32)
+        around = self._around(whole) if any(found) else None
+        logits = tokens.new_full((entities, 1, SCALE * grid[0], SCALE * grid[1]), ABSENT, dtype=torch.float32)
         scores = tokens.new_empty(entities)
         for group in grouped(found, grid, at_once):
             parts, scores[group.index] = self._decode(whole.of(group, around), tokens[group.index])
@@ -204,12 +204,12 @@ class Decoder(nn.Module):
         shown = None if detail is None else for_each(detail)
         return View(for_each(embedding), position, maps, evidence, carried, shown)
 
-    def _around(self, whole: View, grid: tuple[int, int]) -> Around:
+    def _around(self, whole: View) -> Around:
         """What entities' tokens see of a target beyond their places."""
         image = block_means(whole.embedding, BLOCK)
         spoken = None if whole.evidence is None else block_means(whole.evidence, BLOCK)
         image = image + self.prompt_encoder.masks(spoken, image.shape)
-        position = self.prompt_encoder.pe_layer.grid(*grid, BLOCK).to(image.dtype)
+        position = self.prompt_encoder.pe_layer.grid(*whole.grid, BLOCK).to(image.dtype)
         return Around(image.flatten(2).mT, position.flatten(2).mT)
 
     def _decode(self, view: View, tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segic.decoder.layers import ChannelNorm, Gelu
-from segic.decoder.places import Place, around, cut, ends
+from segic.decoder.places import Place, cut, ends, widened
 
 REACH = 3.0  # logits further below 0 never rise above it by the branch: in five clips none further than 1 did
 SEEN = 4  # pixels around one that decide what the branch makes of it
@@ -81,12 +81,11 @@ class DetailBranch(nn.Module):
         boxes = {number: Place(rows, columns) for number, (rows, columns) in enumerate(own) if rows and columns}
         if not boxes:
             return out
-        height, width = logits.shape[2:]
         rows = max(_steps(box.rows) for box in boxes.values())
         columns = max(_steps(box.columns) for box in boxes.values())
-        seen = [Place(around(box.rows, rows, height), around(box.columns, columns, width)) for box in boxes.values()]
-        known = [logits, upscaled, frame.expand(len(logits), *frame.shape[1:])]
-        known += [] if carried is None else [carried]
+        seen = widened(list(boxes.values()), rows, columns, (logits.shape[2], logits.shape[3]))
+        frame = frame.expand(len(logits), *frame.shape[1:])
+        known = [logits, upscaled, frame] if carried is None else [logits, upscaled, frame, carried]
         refined = self(*(cut(x[list(boxes)], seen) for x in known))
         for one, part, (number, box) in zip(refined, seen, boxes.items(), strict=True):
             y, x = box.rows.start - part.rows.start, box.columns.start - part.columns.start

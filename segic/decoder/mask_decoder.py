@@ -42,7 +42,7 @@ class MaskDecoder(nn.Module):
         if beyond is not None:
             flat = torch.cat([flat, beyond.around.image], dim=1)
             position = torch.cat([position, beyond.around.position.expand(n, -1, -1)], dim=1)
-            counts = F.pad(beyond.counts, (h * w, 0))
+            counts = F.pad(beyond.counts, (h * w, 0)).to(flat.dtype)
         out, flat = self.transformer(flat, position, torch.cat([queries, tokens], dim=1), counts)
         upscaled = self.output_upscaling(as_map(flat[:, : h * w], h, w))
         kernel = self.output_hypernetworks_mlps[0](out[:, 1])

@@ -62,7 +62,7 @@ def places(maps: Tensor, carried: Tensor) -> list[Place | None]:
     lines = (ends(spoken_for.any(2)), ends(spoken_for.any(1)))
     seen = covered.flatten(1).any(1).tolist()
     return [
-        Place(_widened(rows, grid[0]), _widened(columns, grid[1])) if known else None
+        Place(_with_margin(rows, grid[0]), _with_margin(columns, grid[1])) if known else None
         for known, rows, columns in zip(seen, *lines, strict=True)
     ]
 
@@ -77,11 +77,13 @@ def grouped(found: Sequence[Place | None], grid: tuple[int, int], at_once: int) 
     groups = [Group(part, None) for part in _few(whole, at_once)]
     for part in _few(sorted(small, key=lambda number: small[number].area), at_once):
         rows, columns = (max(len(getattr(small[i], name)) for i in part) for name in ("rows", "columns"))
-        same = tuple(
-            Place(around(small[i].rows, rows, grid[0]), around(small[i].columns, columns, grid[1])) for i in part
-        )
-        groups.append(Group(part, same))
+        groups.append(Group(part, widened([small[i] for i in part], rows, columns, grid)))
     return groups
+
+
+def widened(boxes: Sequence[Place], rows: int, columns: int, grid: tuple[int, int]) -> tuple[Place, ...]:
+    """Places of so many rows and columns around boxes of at most as many, as far as there are in `grid`."""
+    return tuple(Place(around(box.rows, rows, grid[0]), around(box.columns, columns, grid[1])) for box in boxes)
 
 
 def cut(values: Tensor, chosen: Sequence[Place], scale: int = 1) -> Tensor:
@@ -121,7 +123,7 @@ def around(part: range, size: int, side: int) -> range:
     return range(start, start + size)
 
 
-def _widened(part: range, side: int) -> range:
+def _with_margin(part: range, side: int) -> range:
     """With a margin around it, and as many more as make one of SIDES, as far as there are."""
     part = range(max(0, part.start - MARGIN), min(side, part.stop + MARGIN))
     return around(part, next((size for size in SIDES if size >= len(part)), side), side)

@@ -1,5 +1,7 @@
 """The two-way transformer between an entity's tokens and the image (algorithm 1, lines 6-9)."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ FOLDED = 24  # tokens: of so many, products with what their projections make of 
 class Attention(nn.Module):
     """Multi-head attention with an inner width of its own. (B, Q, C), (B, K, C), (B, K, C) -> (B, Q, C).
 
-    counts: (B, K), the logarithm of how many keys each stands for; None: one.
+    counts: (B, K) in the precision of the rest, the logarithm of how many keys each stands for; None: one.
     """
 
     def __init__(self, width: int, heads: int, inner: int):
@@ -34,11 +36,8 @@ class Attention(nn.Module):
             if k.shape[1] > FEW * q.shape[1] and q.shape[1] <= FOLDED:
                 return self._by_few(q, k, v, counts)
         queries, keys, values = self._split(self.q_proj(q)), self._split(self.k_proj(k)), self._split(self.v_proj(v))
-        if counts is None:
-            mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values)
-        else:
-            mask = counts[:, None, None].to(q.dtype)
-            mixed = trained_in_float32(F.scaled_dot_product_attention, queries, keys, values, mask)
+        weighted = partial(F.scaled_dot_product_attention, attn_mask=None if counts is None else counts[:, None, None])
+        mixed = trained_in_float32(weighted, queries, keys, values)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
@@ -64,7 +63,7 @@ class Attention(nn.Module):
         queries = self._split(self.q_proj(q))  # (B, heads, Q, inner / heads)
         into = (queries * queries.shape[-1] ** -0.5) @ self.k_proj.weight.unflatten(0, (self.heads, -1))
         scores = _product(into.flatten(1, 2), k.mT)  # (B, heads * Q, K)
-        share = (scores if counts is None else scores + counts[:, None].to(scores.dtype)).softmax(2)
+        share = (scores if counts is None else scores + counts[:, None]).softmax(2)
         seen = _product(share, v).unflatten(1, (self.heads, -1))
         mixed = seen @ self.v_proj.weight.unflatten(0, (self.heads, -1)).mT
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2) + self.v_proj.bias)

@@ -4,7 +4,7 @@ An entity's tokens look at what is far from it as well, so that a place alone wo
 resolution, and beyond it one token stands for a block of them, and counts for as many.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -46,21 +46,24 @@ class View:
     detail: Tensor | None
     beyond: Beyond | None = None
 
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.embedding.shape[2], self.embedding.shape[3]
+
     def of(self, group: Group, around: Around | None) -> "View":
         """For some of the entities of a single target. around: that target, where they have places."""
-        maps, evidence, carried = (
-            None if x is None else x[group.index] for x in (self.maps, self.evidence, self.carried)
-        )
-        if group.places is None:
-            return View(self.embedding, self.position, maps, evidence, carried, self.detail)
+        chosen, own = group.places, group.index
+        maps, evidence, carried = (None if x is None else x[own] for x in (self.maps, self.evidence, self.carried))
+        if chosen is None:
+            return replace(self, maps=maps, evidence=evidence, carried=carried)
         assert around is not None
-        counts = left(group.places, (self.embedding.shape[2], self.embedding.shape[3])).log()
         return View(
-            cut(self.embedding, group.places),
-            cut(self.position, group.places),
-            None if maps is None else cut(maps, group.places),
-            None if evidence is None else cut(evidence, group.places),
-            None if carried is None else cut(carried, group.places, SCALE),
-            None if self.detail is None else cut(self.detail, group.places, SCALE),
-            Beyond(Around(around.image[group.index], around.position), counts),
+            cut(self.embedding, chosen),
+            cut(self.position, chosen),
+            None if maps is None else cut(maps, chosen),
+            None if evidence is None else cut(evidence, chosen),
+            None if carried is None else cut(carried, chosen, SCALE),
+            None if self.detail is None else cut(self.detail, chosen, SCALE),
+            Beyond(Around(around.image[own], around.position), left(chosen, self.grid).log()),
         )

@@ -440,6 +440,20 @@ def test_attention_is_the_same_by_each_way(batch, queries, keys, way):
     assert calls == ([] if way is None else [way])
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("queries", [FOLDED, FOLDED + 1], ids=["by few", "torch's"])
+def test_a_key_counts_for_as_many_as_it_stands_for(batch, queries):
+    """Those that stand for none are not there."""
+    torch.manual_seed(0)
+    layer = Attention(32, 4, 16)
+    count = torch.arange(FEW * FOLDED + 50) % 4
+    given, keys, values = randn(1, batch, queries, 32), *(randn(i, batch, len(count), 32) for i in (2, 3))
+    with torch.no_grad():
+        expected = layer(given, keys.repeat_interleave(count, 1), values.repeat_interleave(count, 1))
+        found = layer(given, keys, values, count.log().expand(batch, -1))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("count", [1, 2])
 def test_gelu_is_the_same_however_channels_lie(count, memory):

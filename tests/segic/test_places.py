@@ -16,7 +16,7 @@ import segic.decoder.places
 from segic import load_model
 from segic.carrying import SCALE
 from segic.decoder import Decoder
-from segic.decoder.decoder import ELSEWHERE
+from segic.decoder.decoder import ABSENT
 from segic.decoder.places import BLOCK, LEAST, MARGIN, SIDES, WORTH, Place, around, ends, grouped, left, places
 from segic.instructions import Instructions
 from segic_benchmarks.speed_clip import made_clip
@@ -146,11 +146,11 @@ FEW = [None, Place(range(3, 27), range(40, 56)), Place(range(0, 16), range(0, 24
 def test_beyond_its_place_nothing_is_an_entitys(monkeypatch):
     out = decoded(build(DENSE), FEW, monkeypatch, at_once=1)
     assert out.logits.isfinite().all()
-    assert (out.logits[0, 0] != ELSEWHERE).all()
+    assert (out.logits[0, 0] != ABSENT).all()
     for place, logits in zip(FEW[1:], out.logits[0, 1:], strict=True):
-        assert (place.of(logits, SCALE) != ELSEWHERE).any()
-        place.of(logits, SCALE).fill_(ELSEWHERE)
-        assert (logits == ELSEWHERE).all()
+        assert (place.of(logits, SCALE) != ABSENT).any()
+        place.of(logits, SCALE).fill_(ABSENT)
+        assert (logits == ABSENT).all()
 
 
 @torch.no_grad()
