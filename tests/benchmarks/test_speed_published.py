@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
-from segic.byte_products import largest_weight
 from segic.canvas import Canvas
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
@@ -41,7 +40,6 @@ DENSE = ModelConfig(
     instructions=InstructionConfig(meta="constant"),
 )
 META = torch.linspace(-1, 1, 768)
-needs_bytes = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
 
 
 def tiny(config: ModelConfig, seed: int = 0) -> SEGIC:
@@ -176,7 +174,7 @@ def test_refuses_what_it_cannot_do() -> None:
         published_model(model, (90, 160))
 
 
-@needs_bytes
+@pytest.mark.bytes
 def test_a_backbone_of_bytes_is_refused() -> None:
     model = tiny(DENSE)
     assert isinstance(model.backbone, DinoV2)

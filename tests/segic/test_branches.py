@@ -11,7 +11,6 @@ from segic import branches
 from segic.branches import side_by_side
 from segic.recorded import Recorded, free_cached
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 CUDA = torch.device("cuda")
 
 
@@ -88,7 +87,7 @@ def test_branches_are_joined_when_a_task_fails(fake_gpu, failing):
     assert side_by_side(CUDA, on, on)[1] is fake_gpu.waited[0]
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_branches_of_a_recording_give_what_the_tasks_give():
     def both(x: torch.Tensor) -> torch.Tensor:
         def inner() -> torch.Tensor:
@@ -102,7 +101,7 @@ def test_branches_of_a_recording_give_what_the_tasks_give():
     assert all(recorded._recordings.values())
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("failing", [0, 1])
 def test_a_recording_whose_branch_fails_is_given_up_whole(failing):
     """Memory can be tidied up afterwards, and other functions recorded."""

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from segic import byte_products
 from segic.byte_products import largest_weight, multiplied, packed
 
-needs_products = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
-
 
 @pytest.fixture
 def anew():
@@ -26,7 +24,7 @@ def anew():
     largest_weight.cache_clear()
 
 
-@needs_products
+@pytest.mark.bytes
 @settings(deadline=None, max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 70), st.integers(1, 90), st.integers(1, 70)),
@@ -43,7 +41,7 @@ def test_sums_are_exact(shape, zero, seed):
     assert torch.equal(found.double(), (x.double() - zero) @ weight.double().T)
 
 
-@needs_products
+@pytest.mark.bytes
 @pytest.mark.parametrize("gelu", [False, True])
 def test_steps_and_what_comes_after(gelu):
     generator = torch.Generator().manual_seed(0)
@@ -77,7 +75,7 @@ def test_what_sums_have_room_for(anew, monkeypatch, way, largest):
     assert largest_weight() == largest
 
 
-@needs_products
+@pytest.mark.bytes
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no x86 with AVX2")
 def test_this_cpu_without_vnni():
     """oneDNN told not to use what is beyond AVX2."""

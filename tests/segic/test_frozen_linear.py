@@ -12,10 +12,6 @@ import torch.nn.functional as F
 from segic.backbones import frozen_linear
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.backbones.frozen_linear import FrozenLinear
-from segic.devices import cpu_has
-
-multiplies = cpu_has("avx512_bf16") or cpu_has("amx_tile")
-needs_bfloat16 = pytest.mark.skipif(not multiplies, reason="this CPU does not multiply bfloat16")
 
 
 def layer() -> FrozenLinear:
@@ -23,7 +19,7 @@ def layer() -> FrozenLinear:
     return FrozenLinear(24, 40).requires_grad_(False)
 
 
-@pytest.fixture(params=["plain", pytest.param("packed", marks=needs_bfloat16)])
+@pytest.fixture(params=["plain", pytest.param("packed", marks=pytest.mark.bfloat16)])
 def half(request, monkeypatch) -> FrozenLinear:
     """A layer in bfloat16, as it comes where nothing can be packed and where it can."""
     if request.param == "plain":
@@ -89,7 +85,7 @@ def test_float32_is_left_alone():
     assert layer().to(torch.float32).packed is None
 
 
-@needs_bfloat16
+@pytest.mark.bfloat16
 @pytest.mark.parametrize("swiglu", [False, True])
 def test_a_backbone_has_the_same_features(monkeypatch, swiglu):
     """To the bit, but for those that GELU is taken of before they are rounded."""

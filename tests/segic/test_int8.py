@@ -17,18 +17,11 @@ from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.backbones.frozen_linear import FrozenLinear
 from segic.backbones.int8 import LEVELS, Int8Linear, plain_norm
 from segic.byte_products import largest_weight
-from segic.devices import cpu_multiplies_bfloat16
 from segic.errors import UsageError
 
-pytestmark = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
+pytestmark = pytest.mark.bytes
 
-precisions = [
-    torch.float32,
-    pytest.param(
-        torch.bfloat16,
-        marks=pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="this CPU does not multiply bfloat16"),
-    ),
-]
+precisions = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.bfloat16)]
 
 
 def layer(gelu: bool = False) -> FrozenLinear:
@@ -109,7 +102,7 @@ def test_what_torch_takes_by_default_changes_nothing():
         torch.set_default_dtype(torch.float32)
 
 
-@pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="weights are packed where a CPU multiplies bfloat16")
+@pytest.mark.bfloat16  # weights are packed there
 def test_a_layer_that_was_packed():
     packed = layer().to(torch.bfloat16)
     assert packed.packed is not None

@@ -10,15 +10,12 @@ import torch
 import segic
 from segic.backbones import dinov2
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
-from segic.byte_products import largest_weight
 from segic.errors import SegicError, UsageError
 from segic.loading import build_decoder, load_decoder
 from segic.presets import PRESETS, Preset
 from segic.weights import REGISTRY, load_tensors, save_tensors
 from segic.weights.dinov2_layout import LAYOUTS, DinoV2Layout
 from segic.weights.registry import WeightFile
-
-needs_bytes = pytest.mark.skipif(largest_weight() is None, reason="this torch multiplies no bytes")
 
 
 @pytest.fixture
@@ -76,8 +73,8 @@ def test_paths_may_be_text_and_size_is_the_users(tiny):
         ("auto", {"amx_tile"}, "bfloat16", "bfloat16"),
         ("auto", set(), "float32", "float32"),
         ("bfloat16", set(), "bfloat16", "float32"),
-        pytest.param("int8", set(), "float32", "float32", marks=needs_bytes),
-        pytest.param("int8", {"avx512_bf16"}, "bfloat16", "bfloat16", marks=needs_bytes),
+        pytest.param("int8", set(), "float32", "float32", marks=pytest.mark.bytes),
+        pytest.param("int8", {"avx512_bf16"}, "bfloat16", "bfloat16", marks=pytest.mark.bytes),
     ],
 )
 def test_precision_is_what_was_asked_for(tiny, monkeypatch, dtype, instructions, backbone, decoder):
@@ -91,7 +88,7 @@ def test_precision_is_what_was_asked_for(tiny, monkeypatch, dtype, instructions,
     assert model.decoder.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.dtype == torch.float32
 
 
-@needs_bytes
+@pytest.mark.bytes
 def test_bytes_unasked_only_where_they_were_measured(tiny, monkeypatch):
     monkeypatch.setattr("segic.devices.cpu_has", lambda _feature: False)
     monkeypatch.setattr("segic.devices.cpu_multiplies_bytes", lambda: True)

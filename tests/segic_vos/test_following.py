@@ -28,7 +28,6 @@ OPTIONS = {
         instructions=InstructionConfig(meta="constant"),
     ),
 }
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def build(config: ModelConfig, device: str) -> SEGIC:
@@ -84,7 +83,7 @@ def test_some_of_the_objects_are_as_among_all(name):
     torch.testing.assert_close(one.scores, both.scores[1:])
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", OPTIONS)
 def test_nothing_waits_for_a_gpu(name):
     model = build(OPTIONS[name], "cuda")
@@ -98,7 +97,7 @@ def test_nothing_waits_for_a_gpu(name):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", OPTIONS)
 def test_recorded_frames_are_as_others(name):
     """Also after masks are given anew, for one object more, and with linear models that are renewed."""
@@ -122,7 +121,7 @@ def test_recorded_frames_are_as_others(name):
     assert any(renewals.values()) == (name == "dense")
 
 
-@needs_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_gpu_gives_what_a_cpu_gives(name):
     sessions = [VideoSession(build(OPTIONS[name], device), probabilities=True) for device in ("cpu", "cuda")]

@@ -9,10 +9,8 @@ import torch
 from segic_vos.frames import FrameResult
 from segic_vos.pending import Fetched, Pending
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_tensors_arrive_in_order(device: str) -> None:
     labels = torch.arange(6, dtype=torch.int32, device=device).view(2, 3)
     found, nothing, scores = Fetched(labels, None, torch.ones(2, device=device)).arrays()
@@ -44,7 +42,7 @@ def test_a_known_result_is_the_result() -> None:
     assert Pending.known(result).result() is result
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_tensors_that_are_on_their_way_are_waited_for() -> None:
     big = torch.ones(4096, 4096, device="cuda")
     for _ in range(30):

@@ -12,8 +12,6 @@ import torch
 from segic_vos.batches import BatchLimit
 from segic_vos.streams import RecordedEncoder, awaited, on_own_stream, taking_turns
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-
 
 class Halver:
     """Encodes an image as half of it."""
@@ -44,7 +42,7 @@ def test_turns_are_short_for_a_gpu_only_and_only_meanwhile(device):
     assert sys.getswitchinterval() == before
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_what_another_stream_makes_is_there_when_it_is_used():
     device = torch.device("cuda")
 
@@ -57,7 +55,7 @@ def test_what_another_stream_makes_is_there_when_it_is_used():
         assert total.item() == number * 4096**2
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_recorded_encoder_is_the_model():
     model = Halver("cuda")
     encoder = RecordedEncoder(model, BatchLimit(3))
@@ -70,7 +68,7 @@ def test_a_recorded_encoder_is_the_model():
             assert torch.equal(found, expected)
 
 
-@needs_gpu
+@pytest.mark.gpu
 def test_a_recorded_encoder_fills_up_what_is_left_but_never_beyond_what_fits():
     sizes = []
 
