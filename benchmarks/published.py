@@ -20,7 +20,8 @@ model's own correspondence in the cosine's place: float32, a square canvas whose
 own canvas, one frame at a time, the full masked similarity to the examples and to each recent frame formed again for
 every object, one decoder call an object, no overlap. What the model is (its weights, the number of recent frames, the
 window, topk, detail branch, residual) is the same; what differs beside the speed is the padding and the slightly
-different scale that a square canvas brings, and that no mask is given up afterwards (`ModelConfig.reappear`, `drift`).
+different scale that a square canvas brings, and that no mask is given up afterwards (`ModelConfig.reappear`, `drift`,
+`cut`).
 """
 
 import time

@@ -78,6 +78,9 @@ class ModelConfig:
     margin more like the examples' background than like anything that is followed (dense matching), or like that of the
     last frames and, by the linear models, at all; and so has any part that lies apart from the rest of its mask and is
     at all more like the examples' background, a small one by the linear models alone.
+    cut: a frame of a video that is less like the last one than this (`segic.shots`) is of another shot (dense
+    matching): where things were tells nothing of it, and an object is there where the examples speak for it about as
+    much as before. 0 for videos of one shot.
     """
 
     backbone: str = "dinov2-l"
@@ -91,6 +94,7 @@ class ModelConfig:
     recent: int = 1
     reappear: float = 0.0
     drift: float = 0.0
+    cut: float = 0.35
     instructions: InstructionConfig = field(default_factory=InstructionConfig)
 
     @property

@@ -288,13 +288,15 @@ class SEGIC:
         entities: Sequence[int],
         meta: Tensor | None = None,
         video: bool = False,
+        cut: Tensor | None = None,
     ) -> Prediction:
         """Masks of `entities` on the target.
 
         given: in-context examples; every entity is present in at least one of them. recent: frames of the same video
         with masks that were predicted on them, or given; one of `given` again adds no second instance token.
         meta: (N, 768) or (768,) text features for models that take text. video: entities' points enter each other's
-        token lists, as released for video.
+        token lists, as released for video. cut: () bool, whether the target is of another shot than `recent`, so that
+        where things were says nothing of it; None: it is not.
 
         Raises UsageError for an entity without an example, and without text features where the model takes them.
         """
@@ -307,8 +309,8 @@ class SEGIC:
             meta = meta.expand(n, -1)
         propagated, carried = side_by_side(
             self.device,
-            lambda: self._propagate(target, given, recent, entities),
-            lambda: self._carried(target, recent, entities),
+            lambda: self._propagate(target, given, recent, entities, cut),
+            lambda: self._carried(target, recent, entities, cut),
         )
         best = propagated.amax(2)  # the best of an entity's margins, or the paper's only mask
         visual = self._visual(given, recent, entities)
@@ -364,21 +366,25 @@ class SEGIC:
             lists = [[*row, one] for row, one in zip(lists, latest, strict=True)]
         return torch.stack([torch.stack(row + more) for row, more in zip(lists, padding, strict=True)])[None]
 
-    def _carried(self, target: Encoded, recent: Sequence[Context], entities: Sequence[int]) -> Tensor | None:
+    def _carried(
+        self, target: Encoded, recent: Sequence[Context], entities: Sequence[int], cut: Tensor | None
+    ) -> Tensor | None:
         """(1, N, 4h, 4w), or None for models that do not carry masks."""
         if not self._carry:
             return None
         assert target.matching is not None
-        return carried_masks(target.matching, target.grid, recent, entities, self._carry)[None]
+        masks = carried_masks(target.matching, target.grid, recent, entities, self._carry)[None]
+        return masks if cut is None else masks.masked_fill(cut, 0)
 
     def _propagate(
-        self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int]
-    ) -> Tensor:
+        self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int],
+        cut: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Eq. 2: the propagated masks, (1, N, P, H, W)."""
         if self.config.matching is not None:
             assert target.matching is not None
-            seen = target.fovea
-            return dense_maps(target.matching, target.grid, given, recent, entities, self.config.matching, seen)[None]
+            how = self.config.matching, target.fovea, cut
+            return dense_maps(target.matching, target.grid, given, recent, entities, *how)[None]
         assert target.norm is not None
         first = self._visual(given, (), entities)[:, :, 0]
         eps = 1e-8

@@ -15,6 +15,7 @@ from segic.correspondence import best_matches, margins_of_best
 from segic.neighbours import PAIRS_AT_ONCE, neighbour_margins
 from segic.numbers import numbers
 from segic.parts import AT_ONCE
+from segic.shots import LastSeen
 from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
@@ -38,6 +39,7 @@ class Context:
     fovea:    which of the tokens are not the same as others, None: all.
     left_out: (h * w,) bool, tokens of the background that nothing is compared with, since they are those of entities
               that have other examples; None: none.
+    last_seen: of predicted frames, for models that notice cuts.
     representatives: (E,) int64, which of the tokens a target is compared with, None: all; see `segic.thinning`. Not
               where it is compared with what is near only.
     """
@@ -54,6 +56,7 @@ class Context:
     fovea: Fovea | None = None
     left_out: Tensor | None = None
     representatives: Tensor | None = None
+    last_seen: LastSeen | None = None
 
     @cached_property
     def present(self) -> tuple[bool, ...]:
@@ -93,11 +96,12 @@ def dense_maps(
     entities: Sequence[int],
     matching: MatchingConfig,
     fovea: Fovea | None = None,
+    cut: Tensor | None = None,
 ) -> Tensor:
     """(N, P, h, w) float32 propagated masks of N entities on a target's tokens (h * w, D), in this order: margins to
     the examples; margins to recent frames, zero for who is in none of them; margins of the examples' target models,
     where the model has them. fovea: which of the target's tokens are not the same as others; those have the others'
-    margins.
+    margins. cut: () bool, whether it is of another shot than the recent frames, which say nothing then.
     """
     seen = None if fovea is None else fovea.seen
     own = target if seen is None else target[seen]
@@ -106,6 +110,7 @@ def dense_maps(
         if not recent:
             return torch.zeros(len(entities), len(own), device=own.device)
         shown = torch.stack([by_entity(each.covers, each.entities, entities) for each in recent]).any(0)
+        shown = shown if cut is None else shown & ~cut
         # To who is not in them nothing is like, which would speak against it everywhere.
         return margins_to(own, recent, entities, matching, grid, seen).masked_fill_(~shown[:, None], 0)
 

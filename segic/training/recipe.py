@@ -63,6 +63,7 @@ class Model(Part):
     recent: int | None = Field(default=None, ge=1)
     reappear: float | None = Field(default=None, ge=0, le=1)
     drift: float | None = Field(default=None, ge=0, le=2)
+    cut: float | None = Field(default=None, ge=0, le=1)
     instructions: Instructions = Instructions()
 
     def config(self) -> ModelConfig:

@@ -128,3 +128,16 @@ def test_recent_frames_say_nothing_of_who_is_not_in_them() -> None:
     assert torch.equal(found[:2, 1], plain[:2, 1])
     assert plain[2, 1].any()
     assert not found[2:, 1].any()
+
+
+def test_of_another_shot_recent_frames_say_nothing() -> None:
+    matching = MatchingConfig(topk=2, radius=1, ridge=0.1)
+    target = context((1,), 1).matching
+    assert target is not None
+    known = target, GRID, [context((1, 2), 2, model=True)], [context((1, 2), 3)], [2, 1], matching
+    whole = dense_maps(*known)
+    assert torch.equal(dense_maps(*known, cut=torch.tensor(False)), whole)
+    found = dense_maps(*known, cut=torch.tensor(True))
+    assert whole[:, 1].any()
+    assert not found[:, 1].any()
+    assert torch.equal(found[:, ::2], whole[:, ::2])

@@ -378,6 +378,60 @@ def test_a_frame_that_does_not_show_an_object_says_nothing_against_it():
     assert present_by_margins(fill) == (True, True)
 
 
+def test_after_a_cut_an_object_is_there_where_the_examples_speak_for_it_as_before(dense, monkeypatch):
+    """One of two objects is not in another shot, in which something is a little like it; it is found afterwards. One
+    that is hidden without a cut need not be as like as it was.
+    """
+    session = VideoSession(dense)
+    frames = clip(7)
+    session.step(frames[0], two_blocks())
+    predict = dense.predict
+    told = []
+
+    def frame(number, likeness, cut=False):
+        """likeness: of the second object, None where it is not found."""
+
+        def made(target, *args, **kwargs):
+            told.append(bool(kwargs["cut"]))
+            real = predict(target, *args, **kwargs)
+            logits = torch.full_like(real.logits, -5.0)
+            logits[0, :, :16], logits[1, :, -16:] = 5.0, -5.0 if likeness is None else 5.0
+            margins = torch.full_like(real.margins, 0.2)
+            margins[1, 0] = 0.0 if likeness is None else likeness
+            return replace(real, logits=logits, scores=torch.tensor([0.9, 0.9]), margins=margins)
+
+        monkeypatch.setattr(dense, "predict", made)
+        monkeypatch.setattr("segic_vos.following.is_cut", lambda *_: torch.tensor(cut))
+        session.step(frames[number])
+        return session.state.recent[-1].present
+
+    assert frame(1, 0.2) == (True, True)
+    assert frame(2, 0.1, cut=True) == (True, False)
+    assert frame(3, 0.1) == (True, False)
+    assert frame(4, 0.18) == (True, True)
+    assert frame(5, None) == (True, False)
+    assert frame(6, 0.1) == (True, True)
+    assert told == [False, True, False, False, False, False]
+
+
+def test_where_things_were_before_a_cut_tells_nothing(dense):
+    """Neither recent frames' tokens nor the last masks, whatever they are."""
+    session = VideoSession(dense)
+    for frame, masks in zip(clip(2), (two_blocks(), None), strict=True):
+        session.step(frame, masks)
+    state = session.state
+    (last,) = state.recent[-1:]
+    elsewhere = replace(last, matching=last.matching.flip(0), group=last.group.flip(0), masks=last.masks.flip(2))
+    image = session.encode(clip(3)[2])
+    for cut in (False, True):
+        one, other = (
+            dense.predict(image, state.given, recent, entities=(1, 2), video=True, cut=torch.tensor(cut))
+            for recent in ((last,), (elsewhere,))
+        )
+        assert torch.equal(one.logits, other.logits) == cut
+        assert torch.equal(one.scores, other.scores) == cut
+
+
 @pytest.mark.parametrize(
     ("tokens", "score", "kept"),
     [(10, 0.1, True), (17, 0.1, True), (27, 0.1, False), (27, 0.5, True)],
