@@ -373,8 +373,7 @@ class SEGIC:
         if not self._carry:
             return None
         assert target.matching is not None
-        masks = carried_masks(target.matching, target.grid, recent, entities, self._carry)[None]
-        return masks if cut is None else masks.masked_fill(cut, 0)
+        return carried_masks(target.matching, target.grid, recent, entities, self._carry, cut)[None]
 
     def _propagate(
         self, target: Encoded, given: Sequence[Context], recent: Sequence[Context], entities: Sequence[int],

@@ -15,7 +15,7 @@ from segic.correspondence import best_matches, margins_of_best
 from segic.neighbours import PAIRS_AT_ONCE, neighbour_margins
 from segic.numbers import numbers
 from segic.parts import AT_ONCE
-from segic.shots import LastSeen
+from segic.shots import Standing
 from segic.target_model import TargetModel
 from segic.tiles import near_margins
 
@@ -39,9 +39,9 @@ class Context:
     fovea:    which of the tokens are not the same as others, None: all.
     left_out: (h * w,) bool, tokens of the background that nothing is compared with, since they are those of entities
               that have other examples; None: none.
-    last_seen: of predicted frames, for models that notice cuts.
     representatives: (E,) int64, which of the tokens a target is compared with, None: all; see `segic.thinning`. Not
               where it is compared with what is near only.
+    standing: of predicted frames, for models that notice cuts.
     """
 
     entities: tuple[int, ...]
@@ -56,7 +56,7 @@ class Context:
     fovea: Fovea | None = None
     left_out: Tensor | None = None
     representatives: Tensor | None = None
-    last_seen: LastSeen | None = None
+    standing: Standing | None = None
 
     @cached_property
     def present(self) -> tuple[bool, ...]:
@@ -122,10 +122,12 @@ def dense_maps(
 
 
 def carried_masks(
-    target: Tensor, grid: tuple[int, int], recent: Sequence[Context], entities: Sequence[int], radius: int
-) -> Tensor:
+    target: Tensor, grid: tuple[int, int], recent: Sequence[Context], entities: Sequence[int], radius: int,
+    cut: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """(N, 4h, 4w) float32 the last recent frame's masks of N entities, moved to where its tokens are in a target with
-    tokens (h * w, D): 0 for entities that it does not know, and without recent frames.
+    tokens (h * w, D): 0 for entities that it does not know, without recent frames, and after a `cut`, as in
+    `dense_maps`.
     """
     if not recent:
         return torch.zeros(len(entities), SCALE * grid[0], SCALE * grid[1], device=target.device)
@@ -134,7 +136,8 @@ def carried_masks(
     assert last.masks is not None
     known = by_entity(last.masks, last.entities, entities)
     wanted = within_reach(known, radius) if _in_parts(target.device) else None
-    return carry(known, token_flow(target, last.matching, grid, radius, wanted))
+    masks = carry(known, token_flow(target, last.matching, grid, radius, wanted))
+    return masks if cut is None else masks.masked_fill_(cut, 0)
 
 
 def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[int]) -> Tensor:

@@ -13,8 +13,8 @@ STEP = 4  # rows and columns: one token in so many of each is looked for, among 
 
 
 @dataclass(frozen=True, eq=False)
-class LastSeen:
-    """What is known of a frame's n entities when masks have been predicted on it.
+class Standing:
+    """How a frame's n entities stand with the given examples when masks have been predicted on it.
 
     likeness: (n,) float32, how much the given examples spoke for what their masks covered in the frames up to when they
     were last seen; minus infinity where nobody knows. away: (n,) bool, who has not been found since a cut.

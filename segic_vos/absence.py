@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from segic.carrying import SCALE
 from segic.model import Prediction
 from segic.ownership import claims
 from segic.propagation import OF_EXAMPLES, OF_RECENT, Context, by_entity
-from segic.shots import LastSeen
+from segic.shots import Standing
 from segic_vos.fragments import left_behind
 
 LEAST_MARGIN = -2.0  # between means of cosines
@@ -35,6 +36,12 @@ class Claimed:
     masks: Tensor
     covered: Tensor
     margins: Tensor
+
+    @cached_property
+    def likeness(self) -> Tensor:
+        """(N,) the mean margin to the given examples of what each covers: how much they speak for it."""
+        covered = self.covered.flatten(1)
+        return (covered * self.margins[:, 0].flatten(1)).sum(1) / covered.sum(1).clamp(min=1e-6)
 
 
 def doubtful(
@@ -63,7 +70,7 @@ def doubtful(
     return (larger | lost) & (prediction.scores < score)
 
 
-def unlike(likeness: Tensor, before: LastSeen, cut: Tensor) -> Tensor:
+def unlike(likeness: Tensor, before: Standing, cut: Tensor) -> Tensor:
     """(N,) bool: which objects were not found since a cut, and are less like the examples than they were. Another shot
     has things that are more like an object than all else in it, and scores that were not trained with such.
     """
@@ -85,26 +92,20 @@ def claimed(prediction: Prediction) -> Claimed | None:
     return Claimed(masks, coverage(masks, (margins.shape[2], margins.shape[3])), margins)
 
 
-def like_examples(mine: Claimed) -> Tensor:
-    """(N,) the mean margin to the given examples of what each object covers: how much they speak for it."""
-    covered = mine.covered.flatten(1)
-    return (covered * mine.margins[:, 0].flatten(1)).sum(1) / covered.sum(1).clamp(min=1e-6)
-
-
-def before(last: Context, ids: Sequence[int]) -> LastSeen:
+def before(last: Context, ids: Sequence[int]) -> Standing:
     """What is known of N objects from the last frame; nothing, where its masks were given."""
-    seen = last.last_seen
+    seen = last.standing
     if seen is None:
         likeness = torch.full((len(ids),), -torch.inf, device=last.covers.device)
-        return LastSeen(likeness, torch.zeros_like(likeness, dtype=torch.bool))
-    return LastSeen(*(by_entity(part, last.entities, ids) for part in (seen.likeness, seen.away)))
+        return Standing(likeness, torch.zeros_like(likeness, dtype=torch.bool))
+    return Standing(*(by_entity(part, last.entities, ids) for part in (seen.likeness, seen.away)))
 
 
-def after(likeness: Tensor, present: Tensor, before: LastSeen, cut: Tensor) -> LastSeen:
+def after(likeness: Tensor, present: Tensor, before: Standing, cut: Tensor) -> Standing:
     """What is known of N objects after a frame. likeness, present: (N,) of this frame."""
     known = before.likeness.isfinite()
     mean = torch.where(known, torch.lerp(before.likeness, likeness, WEIGHT), likeness)
-    return LastSeen(torch.where(present, mean, before.likeness), ~present & (before.away | cut))
+    return Standing(torch.where(present, mean, before.likeness), ~present & (before.away | cut))
 
 
 def drifted_off(mine: Claimed, drift: float) -> Tensor:

@@ -17,7 +17,7 @@ from segic.model import SEGIC, Encoded, owners
 from segic.numbers import numbers
 from segic.propagation import Context, by_entity
 from segic.shots import is_cut
-from segic_vos.absence import after, before, claimed, doubtful, drifted_off, like_examples, unlike
+from segic_vos.absence import after, before, claimed, doubtful, drifted_off, unlike
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def follow(
     def not_there() -> Tensor:
         hidden = doubtful(prediction, last, given, ids, config.reappear, cut)
         if cut is not None and mine is not None:
-            hidden = hidden | unlike(like_examples(mine), before(last, ids), cut)
+            hidden = hidden | unlike(mine.likeness, before(last, ids), cut)
         return hidden[:, None, None]
 
     def gone() -> Tensor:
@@ -75,8 +75,8 @@ def follow(
         frame = model.remember(image, logits, followed)
         if cut is None or mine is None:
             return frame
-        own = by_entity(like_examples(mine), ids, followed)
-        return replace(frame, last_seen=after(own, frame.covers, before(last, followed), cut))
+        own = by_entity(mine.likeness, ids, followed)
+        return replace(frame, standing=after(own, frame.covers, before(last, followed), cut))
 
     frame, (labels, probabilities) = side_by_side(model.device, remembered, shown)
     return Followed(labels, by_entity(prediction.scores, ids, followed).clamp(0, 1), probabilities, frame)

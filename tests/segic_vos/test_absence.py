@@ -7,8 +7,8 @@ import torch
 
 from segic.model import Prediction
 from segic.propagation import Context
-from segic.shots import LastSeen
-from segic_vos.absence import AS_LIKE, WEIGHT, after, before, claimed, like_examples, unlike
+from segic.shots import Standing
+from segic_vos.absence import AS_LIKE, WEIGHT, after, before, claimed, unlike
 
 UNKNOWN = -torch.inf
 
@@ -24,26 +24,26 @@ def test_how_much_examples_speak_for_what_is_covered():
     margins[0, 0, :, :2], margins[0, 0, :, 2:], margins[1, 0] = 0.3, -0.7, 0.2
     logits = torch.full((3, 16, 24), -5.0)
     logits[0, :, :12], logits[1, 8:, 12:] = 5, 5
-    found = like_examples(claimed(Prediction(logits, torch.ones(3), margins.amax(1), margins)))
+    found = claimed(Prediction(logits, torch.ones(3), margins.amax(1), margins)).likeness
     torch.testing.assert_close(found, yes((2 * 0.3 - 0.7) / 3, 0.2, 0.0))
 
 
 @pytest.mark.parametrize(("cut", "away", "asked"), [(False, False, False), (True, False, True), (False, True, True)])
 def test_after_a_cut_and_until_found_an_object_must_be_like_the_examples(cut, away, asked):
-    seen = LastSeen(yes(0.2, 0.2, UNKNOWN), yes(away, away, away))
+    seen = Standing(yes(0.2, 0.2, UNKNOWN), yes(away, away, away))
     found = unlike(yes(0.2 * AS_LIKE - 0.01, 0.2 * AS_LIKE + 0.01, -1.0), seen, yes(cut)[0])
     assert found.tolist() == [asked, False, False]
 
 
 def test_what_is_known_of_who_is_present_is_a_mean_over_frames():
-    start = LastSeen(yes(UNKNOWN, 0.2, 0.2), yes(False, True, False))
+    start = Standing(yes(UNKNOWN, 0.2, 0.2), yes(False, True, False))
     found = after(yes(0.4, 0.4, 0.4), yes(True, True, False), start, yes(False)[0])
     torch.testing.assert_close(found.likeness, yes(0.4, 0.2 + WEIGHT * 0.2, 0.2))
     assert found.away.tolist() == [False, False, False]
 
 
 def test_who_is_not_found_after_a_cut_is_away_until_he_is():
-    seen = LastSeen(yes(0.2, 0.3), yes(False, False))
+    seen = Standing(yes(0.2, 0.3), yes(False, False))
     for cut, present, away in [(True, False, True), (False, False, True), (False, True, False), (False, False, False)]:
         seen = after(yes(0.3, 0.3), yes(present, True), seen, yes(cut)[0])
         assert seen.away.tolist() == [away, False]
@@ -54,7 +54,7 @@ def test_of_given_masks_nothing_is_known_and_objects_may_come_in_another_order()
     given = before(Context((4, 7), torch.zeros(2, 3), covers), (4, 7))
     assert given.likeness.tolist() == [UNKNOWN, UNKNOWN]
     assert not given.away.any()
-    known = LastSeen(yes(0.1, 0.2), yes(True, False))
-    found = before(Context((4, 7), torch.zeros(2, 3), covers, last_seen=known), (7, 4))
+    known = Standing(yes(0.1, 0.2), yes(True, False))
+    found = before(Context((4, 7), torch.zeros(2, 3), covers, standing=known), (7, 4))
     torch.testing.assert_close(found.likeness, yes(0.2, 0.1))
     assert found.away.tolist() == [False, True]
