@@ -103,6 +103,9 @@ class FrameResult:
     scores: id to the model's own confidence in its mask, 0..1; 1.0 for a given mask.
     given:  True where the person's own mask of this frame is what stands in `labels`.
     probabilities: (len(ids), H, W) float16 in the order of `ids`, only when asked for.
+    likeness: how much the given examples speak for what an object was when it was last seen, a mean of differences of
+            cosines, by id; of models that notice cuts (`segic.shots`), for the objects of which it is known.
+    away:   who has not been found since a cut.
     """
 
     labels: NDArray[np.int32]
@@ -110,6 +113,8 @@ class FrameResult:
     scores: Mapping[int, float] = field(default_factory=dict)
     given: bool = False
     probabilities: NDArray[np.float16] | None = None
+    likeness: Mapping[int, float] = field(default_factory=dict)
+    away: frozenset[int] = frozenset()
 
 
 class Sink(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -20,13 +20,17 @@ _FEW = 24  # ids
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """A finished frame. areas: pixels of every id followed so far, 0 where it is not visible; scores: 0..1 by id."""
+    """A finished frame. areas: pixels of every id followed so far, 0 where it is not visible; scores: 0..1 by id.
+    likeness, away: as in `FrameResult`.
+    """
 
     index: int
     name: str
     given: bool
     areas: Mapping[int, int]
     scores: Mapping[int, float]
+    likeness: Mapping[int, float] = field(default_factory=dict)
+    away: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, frame: Frame, result: FrameResult) -> FrameRecord:
@@ -37,6 +41,8 @@ class FrameRecord:
             given=result.given,
             areas=_areas(result.labels, result.ids),
             scores={key: round(float(score), 4) for key, score in result.scores.items()},
+            likeness={key: round(float(value), 4) for key, value in result.likeness.items()},
+            away=result.away,
         )
 
     def to_json(self) -> str:
@@ -48,6 +54,8 @@ class FrameRecord:
                 "given": self.given,
                 "areas": {str(key): area for key, area in self.areas.items()},
                 "scores": {str(key): score for key, score in self.scores.items()},
+                "likeness": {str(key): value for key, value in self.likeness.items()},
+                "away": sorted(self.away),
             }
         )
 
@@ -62,6 +70,9 @@ class FrameRecord:
                 given=bool(values["given"]),
                 areas={int(key): int(area) for key, area in values["areas"].items()},
                 scores={int(key): float(score) for key, score in values["scores"].items()},
+                # Which earlier versions did not write.
+                likeness={int(key): float(value) for key, value in values.get("likeness", {}).items()},
+                away=frozenset(int(key) for key in values.get("away", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a frame's record: {line!r}") from error

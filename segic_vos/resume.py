@@ -11,7 +11,7 @@ never stopped, mostly in a few pixels at edges, in more where an object comes ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -46,6 +46,9 @@ class Resumable(Follower, Protocol):
 
     def skip(self) -> None:
         """Count a frame of which nothing need be known."""
+
+    def recall(self, likeness: Mapping[int, float], away: Collection[int], /) -> None:
+        """Take the last remembered frame's objects to have stood so with the given examples."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,8 @@ def replay(
         if annotation is not None or position >= first or position in wanted:
             encoded = session.encode(frame.pixels, whole=annotation is not None)
             session.remember(encoded, labels, record.scores, annotation)
+            if record.likeness or record.away:
+                session.recall(record.likeness, record.away)
         else:
             session.skip()
         result = FrameResult(labels, tuple(sorted(record.areas)), record.scores, record.given)

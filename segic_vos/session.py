@@ -1,9 +1,11 @@
 """One video, frame by frame: the first masks, propagation, and masks given later are one call."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
+from math import inf, isfinite
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from segic.model import SEGIC, Encoded
 from segic.propagation import Context
 from segic.recorded import Recorded
 from segic.renewal import on_turn
+from segic.shots import Standing
 from segic.thinning import thinned
 from segic_vos.following import Followed, follow
 from segic_vos.fovea import fitting_size, last_seen, scales
@@ -137,7 +140,9 @@ class VideoSession:
         fetched = None
         if followed:
             out = self._follow(image, followed)
-            fetched = Fetched(out.labels, out.scores, out.soft)
+            standing = out.frame.standing
+            known = (None, None) if standing is None else (standing.likeness, standing.away)
+            fetched = Fetched(out.labels, out.scores, out.soft, *known)
             if annotation is None:  # last: a frame that runs out of memory can be tried again
                 self._learn(out.frame, image.grid, out.scores)
         predicted = Pending(fetched, partial(_predicted, image.canvas.frame, self._ids, followed))
@@ -159,7 +164,9 @@ class VideoSession:
         given = annotation.objects  # what is undecided is nobody's, though the result shows it
         owned = np.where(given != 0, given, predicted.labels)
         labels = np.where(annotation.labels != 0, annotation.labels, owned)
-        last = self._example(image, owned, self._ids) if followed else None
+        last = None
+        if followed:
+            last = self._standing(self._example(image, owned, self._ids), predicted.likeness, predicted.away)
         if shown:
             example = self._example(image, given, shown)
             self._keep_given(example if last is None else _sparing(example, last, followed))
@@ -170,7 +177,9 @@ class VideoSession:
         probabilities = None
         if self.probabilities:
             probabilities = self._given_probabilities(owned, followed, predicted.probabilities)
-        return Pending.known(FrameResult(labels, self._ids, dict(sorted(scores.items())), True, probabilities))
+        told = dict(sorted(scores.items()))
+        known = predicted.likeness, predicted.away
+        return Pending.known(FrameResult(labels, self._ids, told, True, probabilities, *known))
 
     def remember(
         self,
@@ -198,6 +207,20 @@ class VideoSession:
     def skip(self) -> None:
         """Counts a frame that was predicted earlier and of which the frames to come need nothing."""
         self._predicted += 1
+
+    def recall(self, likeness: Mapping[int, float], away: Collection[int]) -> None:
+        """Takes the last remembered frame's objects to have stood so with the given examples, as in `FrameResult`."""
+        if self._recent and self._recent[-1] not in self._given:
+            self._recent[-1] = self._standing(self._recent[-1], likeness, away)
+
+    def _standing(self, frame: Context, likeness: Mapping[int, float], away: Collection[int]) -> Context:
+        """A frame whose objects stand so with the given examples, where anything is known of that."""
+        if not likeness and not away:
+            return frame
+        device = self.model.device
+        values = torch.tensor([likeness.get(key, -inf) for key in frame.entities], device=device)
+        gone = torch.tensor([key in away for key in frame.entities], device=device)
+        return replace(frame, standing=Standing(values, gone))
 
     def _learn(self, frame: Context, grid: tuple[int, int], scores: Tensor) -> None:
         """Takes a predicted frame as a recent one, and every few frames for the examples' linear models. scores: (N,)
@@ -288,12 +311,16 @@ def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:
 def _predicted(
     size: tuple[int, int], ids: tuple[int, ...], followed: tuple[int, ...], found: Sequence[Array | None]
 ) -> FrameResult:
-    """The result for `ids`, of whom `followed` were predicted. found: their labels, scores and soft masks; nothing
-    where nobody was.
+    """The result for `ids`, of whom `followed` were predicted. found: their labels, scores, soft masks, and how they
+    stand with the examples (`Standing`); nothing where nobody was.
     """
     if not found:
         return FrameResult(np.zeros(size, np.int32), ids)
-    labels, scores, soft = found
+    labels, scores, soft, likeness, away = found
     assert labels is not None
     assert scores is not None
-    return FrameResult(labels, ids, dict(zip(followed, scores.tolist(), strict=True)), False, soft)
+    by_id = dict(zip(followed, scores.tolist(), strict=True))
+    if likeness is None or away is None:
+        return FrameResult(labels, ids, by_id, False, soft)
+    speak = {key: value for key, value in zip(followed, likeness.tolist(), strict=True) if isfinite(value)}
+    return FrameResult(labels, ids, by_id, False, soft, speak, frozenset(compress(followed, away.tolist())))

@@ -116,6 +116,26 @@ def test_a_record_that_cannot_be_written_stops_the_masks_and_is_told(
     assert not writing_threads()
 
 
+FLOATS = st.floats(-2, 2).map(lambda value: round(value, 4))
+IDS = st.integers(1, 65535)
+
+
+@given(
+    st.dictionaries(IDS, st.integers(0, 2**31)), st.dictionaries(IDS, FLOATS), st.dictionaries(IDS, FLOATS),
+    st.frozensets(IDS),
+)  # fmt: skip
+def test_a_record_is_what_was_written(
+    areas: dict[int, int], scores: dict[int, float], likeness: dict[int, float], away: frozenset[int]
+) -> None:
+    record = FrameRecord(3, "00003", False, areas, scores, likeness, away)
+    assert FrameRecord.from_json(record.to_json()) == record
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    record = FrameRecord.from_json('{"index": 3, "name": "3", "given": false, "areas": {"1": 5}, "scores": {"1": 0.5}}')
+    assert record == FrameRecord(3, "3", False, {1: 5}, {1: 0.5}, {}, frozenset())
+
+
 @given(st.lists(st.integers(0, 300), min_size=6, max_size=6), st.sets(st.integers(1, 300), min_size=1, max_size=40))
 def test_areas_are_pixels_by_id(values: list[int], ids: set[int]) -> None:
     labels = np.array(values, np.int32).reshape(2, 3)

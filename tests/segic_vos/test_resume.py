@@ -40,6 +40,9 @@ class Told:
     def skip(self) -> None:
         self.frames.append("skipped")
 
+    def recall(self, likeness: dict[int, float], away: frozenset[int]) -> None:
+        self.frames[-1] += f", {likeness} and {set(away)} recalled"
+
 
 def record(index: int, score: float = 0.9, area: int = 4, given: bool = False) -> FrameRecord:
     return FrameRecord(index, f"{index:05d}", given, {1: area}, {1: score})
@@ -90,6 +93,13 @@ def test_frames_that_are_remembered(
     assert {i for i, what in enumerate(frames) if what.startswith("remembered")} == expected
     assert {i for i, what in enumerate(frames) if what == "given"} == given
     assert {i for i, what in enumerate(frames) if what == "skipped"} == set(range(10)) - expected - given
+
+
+def test_how_objects_stood_with_the_examples_is_recalled(tmp_path: Path) -> None:
+    """Where it is known, as by earlier versions it was not, of the frames that are remembered."""
+    records = [*FOUND[:-2], *(replace(one, likeness={1: 0.2}, away=frozenset({1})) for one in FOUND[-2:])]
+    assert told(tmp_path / "known", records, 0)[-2:] == ["remembered 0.9, {1: 0.2} and {1} recalled"] * 2
+    assert told(tmp_path / "unknown", records[:-2], 0)[-2:] == ["remembered 0.9"] * 2
 
 
 def test_scores_are_remembered(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -378,19 +379,14 @@ def test_a_frame_that_does_not_show_an_object_says_nothing_against_it():
     assert present_by_margins(fill) == (True, True)
 
 
-def test_after_a_cut_an_object_is_there_where_the_examples_speak_for_it_as_before(dense, monkeypatch):
-    """One of two objects is not in another shot, in which something is a little like it; it is found afterwards. One
-    that is hidden without a cut need not be as like as it was.
+@pytest.fixture
+def shots(dense, monkeypatch):
+    """`shots.step(session, pixels, likeness, cut)`: the result of a frame in which two objects are found, the second
+    with so much for it, None where it is not found. `shots.told`: what was said of cuts.
     """
-    session = VideoSession(dense)
-    frames = clip(7)
-    session.step(frames[0], two_blocks())
-    predict = dense.predict
-    told = []
+    predict, told = dense.predict, []
 
-    def frame(number, likeness, cut=False):
-        """likeness: of the second object, None where it is not found."""
-
+    def step(session, pixels, likeness, cut=False, **kwargs):
         def made(target, *args, **kwargs):
             told.append(bool(kwargs["cut"]))
             real = predict(target, *args, **kwargs)
@@ -402,7 +398,21 @@ def test_after_a_cut_an_object_is_there_where_the_examples_speak_for_it_as_befor
 
         monkeypatch.setattr(dense, "predict", made)
         monkeypatch.setattr("segic_vos.following.is_cut", lambda *_: torch.tensor(cut))
-        session.step(frames[number])
+        return session.step(pixels, **kwargs)
+
+    return SimpleNamespace(step=step, told=told)
+
+
+def test_after_a_cut_an_object_is_there_where_the_examples_speak_for_it_as_before(dense, shots):
+    """One of two objects is not in another shot, in which something is a little like it; it is found afterwards. One
+    that is hidden without a cut need not be as like as it was.
+    """
+    session = VideoSession(dense)
+    frames = clip(7)
+    session.step(frames[0], two_blocks())
+
+    def frame(number, likeness, cut=False):
+        shots.step(session, frames[number], likeness, cut)
         return session.state.recent[-1].present
 
     assert frame(1, 0.2) == (True, True)
@@ -411,7 +421,52 @@ def test_after_a_cut_an_object_is_there_where_the_examples_speak_for_it_as_befor
     assert frame(4, 0.18) == (True, True)
     assert frame(5, None) == (True, False)
     assert frame(6, 0.1) == (True, True)
-    assert told == [False, True, False, False, False, False]
+    assert shots.told == [False, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_session_recalls_who_is_away_since_a_cut(dense, shots, known):
+    """A run that is stopped within another shot goes on as if it had not been, as far as who is there."""
+    frames = clip(6)
+    session, resumed = VideoSession(dense), VideoSession(dense)
+    session.step(frames[0], two_blocks())
+    results = [shots.step(session, frames[1], 0.2), shots.step(session, frames[2], 0.1, cut=True)]
+    assert [result.away for result in results] == [frozenset(), {2}]
+    assert [result.likeness for result in results] == [pytest.approx({1: 0.2, 2: 0.2})] * 2
+    resumed.step(frames[0], two_blocks())
+    for pixels, result in zip(frames[1:], results, strict=False):
+        resumed.remember(resumed.encode(pixels), result.labels, result.scores)
+        if known:
+            resumed.recall(result.likeness, result.away)
+    for pixels, likeness, there in ((frames[3], 0.1, False), (frames[4], 0.18, True), (frames[5], 0.1, True)):
+        for one in (session, resumed) if known else (session,):
+            shots.step(one, pixels, likeness)
+            assert one.state.recent[-1].present == (True, there)
+    if not known:
+        shots.step(resumed, frames[3], 0.1)
+        assert resumed.state.recent[-1].present == (True, True)
+
+
+def test_a_mask_of_another_object_leaves_away_who_is_away(dense, shots):
+    """Its frame has what was known of the others, and nothing of the one that was given."""
+    frames = clip(4)
+    session = VideoSession(dense)
+    session.step(frames[0], two_blocks())
+    shots.step(session, frames[1], 0.2)
+    shots.step(session, frames[2], 0.1, cut=True)
+    first = annotate(np.where(two_blocks().labels == 1, 1, 0))
+    result = shots.step(session, frames[3], 0.1, annotation=first)
+    assert (result.away, result.likeness) == ({2}, pytest.approx({2: 0.2}))
+    standing = session.state.recent[-1].standing
+    assert standing.away.tolist() == [False, True]
+    assert standing.likeness.tolist() == [-np.inf, pytest.approx(0.2)]
+
+
+def test_a_given_frame_recalls_nothing(dense):
+    session = VideoSession(dense)
+    session.step(clip(1)[0], two_blocks())
+    session.recall({1: 0.2}, {2})
+    assert session.state.recent[-1].standing is None
 
 
 def test_where_things_were_before_a_cut_tells_nothing(dense):
