@@ -23,7 +23,9 @@ from segic_vos.fragments import left_behind
 LEAST_MARGIN = -2.0  # between means of cosines
 # What is larger than so many times its area and so many tokens more must be certain.
 GROWTH, GROWN = 2.0, 10.0
-AS_LIKE = 0.7  # of how much the examples spoke for an object before a cut: as much they must after it
+# Of how much the examples spoke for an object before a cut: as much they must after it. Or that less this: for thin
+# things, and those that touch others, they hardly speak at all, or against them.
+AS_LIKE, LEEWAY = 0.7, 0.02
 WEIGHT = 0.25  # of a frame in how much they have spoken for it
 
 
@@ -74,7 +76,8 @@ def unlike(likeness: Tensor, before: Standing, cut: Tensor) -> Tensor:
     """(N,) bool: which objects were not found since a cut, and are less like the examples than they were. Another shot
     has things that are more like an object than all else in it, and scores that were not trained with such.
     """
-    return (before.away | cut) & (likeness < AS_LIKE * before.likeness)
+    least = torch.minimum(AS_LIKE * before.likeness, before.likeness - LEEWAY)
+    return (before.away | cut) & (likeness < least)
 
 
 def _areas(frame: Context, ids: Sequence[int]) -> Tensor:

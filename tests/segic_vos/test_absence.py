@@ -8,7 +8,7 @@ import torch
 from segic.model import Prediction
 from segic.propagation import Context
 from segic.shots import Standing
-from segic_vos.absence import AS_LIKE, WEIGHT, after, before, claimed, unlike
+from segic_vos.absence import AS_LIKE, LEEWAY, WEIGHT, after, before, claimed, unlike
 
 UNKNOWN = -torch.inf
 
@@ -33,6 +33,14 @@ def test_after_a_cut_and_until_found_an_object_must_be_like_the_examples(cut, aw
     seen = Standing(yes(0.2, 0.2, UNKNOWN), yes(away, away, away))
     found = unlike(yes(0.2 * AS_LIKE - 0.01, 0.2 * AS_LIKE + 0.01, -1.0), seen, yes(cut)[0])
     assert found.tolist() == [asked, False, False]
+
+
+@pytest.mark.parametrize("known", [0.003, -0.1])
+def test_for_whom_the_examples_hardly_speak_a_little_less_is_enough(known):
+    """As for a rider, whose horse speaks against her: a share of nearly nothing would be asked for to a hundredth."""
+    seen = Standing(yes(known, known), yes(False, False))
+    found = unlike(yes(known - LEEWAY + 0.001, known - LEEWAY - 0.001), seen, yes(True)[0])
+    assert found.tolist() == [False, True]
 
 
 def test_what_is_known_of_who_is_present_is_a_mean_over_frames():
