@@ -81,6 +81,8 @@ class ModelConfig:
     cut: a frame of a video that is less like the last one than this (`segic.shots`) is of another shot (dense
     matching): where things were tells nothing of it, and an object is there where the examples speak for it about as
     much as before. 0 for videos of one shot.
+    brighten: of 255, how bright the bright parts of a picture are at least when it is looked at (dense matching): a
+    darker one is brightened (`segic.exposure`). 0 to see all as it is.
     """
 
     backbone: str = "dinov2-l"
@@ -95,6 +97,7 @@ class ModelConfig:
     reappear: float = 0.0
     drift: float = 0.0
     cut: float = 0.35
+    brighten: float = 128.0
     instructions: InstructionConfig = field(default_factory=InstructionConfig)
 
     @property

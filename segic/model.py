@@ -18,6 +18,7 @@ from segic.config import ModelConfig
 from segic.correspondence import mean_similarity, upsampled_norm
 from segic.decoder import Decoder
 from segic.errors import UsageError
+from segic.exposure import brightened
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.ownership import claims, partition
 from segic.propagation import Context, by_entity, carried_masks, dense_maps
@@ -172,6 +173,8 @@ class SEGIC:
             )
         canvas = self.canvas((images.shape[-2], images.shape[-1]))
         pixels = canvas.place(images.to(self.device))
+        if self.config.matching is not None:
+            pixels = brightened(pixels, self.config.brighten)
         layout = None if coarsest is None else self.layout(coarsest)
         return self.encode_features(self.backbone(pixels, canvas.valid, layout), canvas, pixels, layout)
 

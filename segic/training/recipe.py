@@ -64,6 +64,7 @@ class Model(Part):
     reappear: float | None = Field(default=None, ge=0, le=1)
     drift: float | None = Field(default=None, ge=0, le=2)
     cut: float | None = Field(default=None, ge=0, le=1)
+    brighten: float | None = Field(default=None, ge=0, le=255)
     instructions: Instructions = Instructions()
 
     def config(self) -> ModelConfig:
