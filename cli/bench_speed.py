@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segic.errors import UsageError
-from segic.presets import PRESETS
 
 from .bench_options import names_in, progress_bar, show_options
-from .model_options import DTYPES, ModelChoice, load
+from .model_options import DTYPES, ModelChoice, load, weights_options
 
 if TYPE_CHECKING:
     from segic.model import SEGIC
@@ -72,10 +71,7 @@ def _size(ctx: click.Context, parameter: click.Parameter, text: str) -> tuple[in
 )
 @click.option("--against", type=click.Choice(["published"]), help="Run the published procedure too, in turns.")
 @click.option("--overlay", is_flag=True, help="Write overlay videos too, in both procedures.")
-@click.option("--model", default="segic-s", show_default=True, help=f"One of {', '.join(PRESETS)}.")
-@click.option("--weights", type=click.Path(path_type=Path), help="A local file with the decoder's weights.")
-@click.option("--backbone-weights", type=click.Path(path_type=Path), help="A local file with the backbone's weights.")
-@click.option("--device", default="auto", show_default=True, help="One of auto, cpu, cuda, cuda:1, mps.")
+@weights_options
 @click.option(
     "-o",
     "--out",

@@ -43,9 +43,21 @@ class LoadedModel:
     files: Mapping[str, Path]
 
 
+def weights_options(function: F) -> F:
+    """Add those of `model_options` that say which model, of which files, and where it runs."""
+    path = click.Path(path_type=Path)
+    for option in (
+        click.option("--device", default="auto", show_default=True, metavar="DEVICE", help=f"One of {_DEVICES}."),
+        click.option("--backbone-weights", type=path, help="A local file with the backbone's weights."),
+        click.option("--weights", type=path, help="A local file with the decoder's weights."),
+        click.option("--model", default="segic-s", show_default=True, help=f"One of {', '.join(PRESETS)}."),
+    ):
+        function = option(function)
+    return function
+
+
 def model_options(function: F) -> F:
     """Add the options. The command gets them by the names of `ModelChoice`'s fields."""
-    path = click.Path(path_type=Path)
     for option in (
         click.option(
             "--size", type=click.IntRange(*SIZES), help="Pixels at which the model looks.  [default: its own]"
@@ -57,13 +69,9 @@ def model_options(function: F) -> F:
             show_default=True,
             help="Precision of the backbone; int8 is for CPUs.",
         ),
-        click.option("--device", default="auto", show_default=True, metavar="DEVICE", help=f"One of {_DEVICES}."),
-        click.option("--backbone-weights", type=path, help="A local file with the backbone's weights."),
-        click.option("--weights", type=path, help="A local file with the decoder's weights."),
-        click.option("--model", default="segic-s", show_default=True, help=f"One of {', '.join(PRESETS)}."),
     ):
         function = option(function)
-    return function
+    return weights_options(function)
 
 
 def load(choice: ModelChoice, progress: Progress | None = None) -> LoadedModel:
