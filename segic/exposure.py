@@ -25,4 +25,4 @@ def brightened(pixels: Tensor, least: float) -> Tensor:
     gain = (least / bright.clamp(min=least / MOST)).clamp(min=1)
     if pixels.device.type == "cpu" and bool((gain == 1).all()):  # a GPU would have to be waited for
         return pixels
-    return (pixels * gain[:, None, None, None]).clamp(max=255)
+    return (pixels * gain[:, None, None, None]).clamp_(max=255)
