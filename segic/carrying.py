@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.neighbours import neighbour_cosines, neighbours
+from segic.remembered import remembered
 from segic.tiles import surroundings, tiles
 
 SCALE = 4  # rows and columns of a carried mask a token: those of the decoder's logits
@@ -36,9 +37,9 @@ def token_flow(
             continue
         mine = targets[tile.here].flatten(0, 1)
         near = sources[tile.near].flatten(0, 1)
-        down = _offsets(tile.rows, tile.near_rows, target.device)
-        right = _offsets(tile.columns, tile.near_columns, target.device)
-        likely = _likely(down, radius)[:, None, :, None] + _likely(right, radius)[None, :, None, :]
+        down, likely_down = _along(tile.rows, tile.near_rows, radius, target.device)
+        right, likely_right = _along(tile.columns, tile.near_columns, radius, target.device)
+        likely = likely_down[:, None, :, None] + likely_right[None, :, None, :]
         cosines = (mine @ near.T).float().view(likely.shape)
         share = (cosines / TEMPERATURE + likely).flatten(2).softmax(-1).view(likely.shape)
         out[0][tile.here] = (share.sum(2) * right).sum(-1)
@@ -49,10 +50,9 @@ def token_flow(
 def _neighbour_flow(target: Tensor, source: Tensor, grid: tuple[int, int], radius: int) -> Tensor:
     """As `token_flow`, where a GPU would have to be waited for to leave tokens out."""
     near = neighbours(grid, radius, target.device)
-    distance = (near.down**2 + near.right**2) * (-FAR / TEMPERATURE)
-    likely = (neighbour_cosines(target, source, near) / TEMPERATURE + distance).masked_fill(~near.inside, -torch.inf)
+    likely = neighbour_cosines(target, source, near) / TEMPERATURE + _likely_around(grid, radius, target.device)
     share = likely.softmax(1)
-    return torch.stack([share @ near.right.float(), share @ near.down.float()]).unflatten(1, grid)
+    return torch.stack([share @ near.right, share @ near.down]).unflatten(1, grid)
 
 
 def within_reach(masks: Tensor, radius: int) -> Tensor:
@@ -71,19 +71,36 @@ def carry(masks: Tensor, flow: Tensor) -> Tensor:
     height, width = masks.shape[-2:]
     fine = F.interpolate(flow[None], (height, width), mode="bilinear", align_corners=False)[0] * SCALE
     # Clamped, rather than padded by grid_sample, which some devices cannot.
-    x = (torch.arange(width, device=masks.device) + 0.5 + fine[0]).clamp(0.5, width - 0.5)
-    y = (torch.arange(height, device=masks.device)[:, None] + 0.5 + fine[1]).clamp(0.5, height - 0.5)
+    x = (_centres(width, masks.device) + fine[0]).clamp(0.5, width - 0.5)
+    y = (_centres(height, masks.device)[:, None] + fine[1]).clamp(0.5, height - 0.5)
     where = torch.stack([2 * x / width - 1, 2 * y / height - 1], dim=-1)
     out: Tensor = F.grid_sample(masks[None].float(), where[None], align_corners=False)[0]
     return out
 
 
-def _likely(offsets: Tensor, radius: int) -> Tensor:
-    """What the distance along one axis adds to the softmax's logits."""
-    return (offsets.float() ** 2 * (-FAR / TEMPERATURE)).masked_fill(offsets.abs() > radius, -torch.inf)
-
-
-def _offsets(here: range, near: range, device: torch.device) -> Tensor:
-    """(len(here), len(near)) how far each of the latter lies beyond each of the former."""
+@remembered(64)
+def _along(here: range, near: range, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(len(here), len(near)) int64 how far, along one axis, each of the latter lies beyond each of the former; and what
+    that adds to the softmax's logits, float32. All frames of a video ask for the same.
+    """
     start = torch.arange(here.start, here.stop, device=device)
-    return torch.arange(near.start, near.stop, device=device) - start[:, None]
+    offsets = torch.arange(near.start, near.stop, device=device) - start[:, None]
+    return offsets, _likely(offsets).masked_fill(offsets.abs() > radius, -torch.inf)
+
+
+@remembered(4)
+def _likely_around(grid: tuple[int, int], radius: int, device: torch.device) -> Tensor:
+    """(h * w, K) float32 what distance adds to the softmax's logits for each of `neighbours`."""
+    near = neighbours(grid, radius, device)
+    return (_likely(near.down) + _likely(near.right)).masked_fill(~near.inside, -torch.inf)
+
+
+def _likely(offsets: Tensor) -> Tensor:
+    """What the distance along one axis adds to the softmax's logits."""
+    return offsets.float() ** 2 * (-FAR / TEMPERATURE)
+
+
+@remembered(8)
+def _centres(count: int, device: torch.device) -> Tensor:
+    """(count,) float32, where the middles of a row's pixels are."""
+    return torch.arange(count, device=device) + 0.5

@@ -130,13 +130,15 @@ def margins_of_best(best: Tensor) -> Tensor:
     """
     topk, entities = best.shape[2], best.shape[0] - 1
     if entities == 1:
-        return _mean_of_found(best[1:]) - _mean_of_found(best[:1])
+        background, entity = _mean_of_found(best)
+        return (entity - background)[None]
     # An entity can own at most `topk` of the 2 * topk best matches of all groups together, so the best of the others
     # is among these.
     ranked, place = best.transpose(0, 1).flatten(1).topk(min(2 * topk, best.shape[0] * topk), dim=1)
     mine = (place // topk)[None] == torch.arange(1, entities + 1, device=best.device)[:, None, None]
     others = ranked.expand(entities, -1, -1).masked_fill(mine, -torch.inf).topk(topk, dim=2).values
-    return _mean_of_found(best[1:]) - _mean_of_found(others)
+    of_entities, of_others = _mean_of_found(torch.stack([best[1:], others]))
+    return of_entities - of_others
 
 
 def best_of_columns(similarity: Tensor, counts: Sequence[int], topk: int) -> Tensor:
@@ -186,5 +188,5 @@ def _best_of_each(similarity: Tensor, group: Tensor, groups: int, topk: int) -> 
 
 def _mean_of_found(best: Tensor) -> Tensor:
     """(..., k) with minus infinity where there was no match -> (...) mean of the rest, 0 where there was none."""
-    found = best.isfinite()
-    return best.masked_fill(~found, 0).sum(-1) / found.sum(-1).clamp(min=1)
+    none = best == -torch.inf
+    return best.masked_fill(none, 0).sum(-1) / (best.shape[-1] - none.sum(-1)).clamp(min=1)

@@ -21,7 +21,7 @@ class Neighbours:
     """Of each token of a grid (h, w), K = (2 radius + 1)^2 places around it.
 
     index: (h * w, K) int64 positions in the grid. inside: (h * w, K) bool, which of the places are in the grid; the
-    index of others is that of some token. down, right: (K,) int64, how many rows and columns away the places are.
+    index of others is that of some token. down, right: (K,) float32, how many rows and columns away the places are.
     """
 
     index: Tensor
@@ -40,7 +40,7 @@ def neighbours(grid: tuple[int, int], radius: int, device: torch.device) -> Neig
     position = torch.arange(h * w, device=device)
     y, x = (position // w)[:, None] + down, (position % w)[:, None] + right
     inside = (y >= 0) & (y < h) & (x >= 0) & (x < w)
-    return Neighbours(y.clamp(0, h - 1) * w + x.clamp(0, w - 1), inside, down, right)
+    return Neighbours(y.clamp(0, h - 1) * w + x.clamp(0, w - 1), inside, down.float(), right.float())
 
 
 def neighbour_margins(

@@ -19,14 +19,15 @@ def partition(weights: Tensor, least: float = 0.5) -> Tensor:
     flat = weights.flatten(1)
     background = (1 - flat.sum(0, keepdim=True)) * (least / (1 - least))
     owner = torch.cat([background, flat]).argmax(0)
-    ones, none = torch.ones_like(owner), owner.new_zeros(len(flat) + 1)
+    ones, start = torch.ones_like(owner), owner.new_zeros(len(flat) + 1)
+    start[:1] = 2  # that one token is all that the background has matters to nobody
     # Hardly ever is anyone without a token, but to ask a GPU for that would be to wait for it.
-    if owner.device.type == "cpu" and bool((none.scatter_add(0, owner, ones)[1:] > 0).all()):
+    if owner.device.type == "cpu" and bool((start.scatter_add(0, owner, ones) > 0).all()):
         return owner
     position = torch.arange(len(owner), device=flat.device)
     for number, own in enumerate(flat, 1):
-        counts = none.scatter_add(0, owner, ones)
-        free = own.masked_fill((owner > 0) & (counts[owner] == 1), 0)
-        lost = (free.amax() > 0) & ~(owner == number).any()
-        owner = torch.where(lost & (position == free.argmax()), number, owner)
+        counts = start.scatter_add(0, owner, ones)
+        most, place = own.masked_fill(counts[owner] == 1, 0).max(0)
+        lost = (most > 0) & (counts[number] == 0)
+        owner = owner.masked_fill(lost & (position == place), number)
     return owner

@@ -39,5 +39,6 @@ def is_cut(target: Tensor, last: Tensor, grid: tuple[int, int], least: float) ->
     )
     if not len(own):
         return torch.zeros((), dtype=torch.bool, device=target.device)
-    best = (own @ others.T).amax(1).float().mean()
-    return (best + (own * same).float().sum(1).mean()) / 2 < least
+    best = (own @ others.T).amax(1).mean(dtype=torch.float32)
+    placed = (own * same).sum(dtype=torch.float32)
+    return torch.add(best, placed, alpha=1 / len(own)) < 2 * least

@@ -106,7 +106,7 @@ def before(last: Context, ids: Sequence[int]) -> Standing:
 
 def after(likeness: Tensor, present: Tensor, before: Standing, cut: Tensor) -> Standing:
     """What is known of N objects after a frame. likeness, present: (N,) of this frame."""
-    known = before.likeness.isfinite()
+    known = before.likeness > -torch.inf
     mean = torch.where(known, torch.lerp(before.likeness, likeness, WEIGHT), likeness)
     return Standing(torch.where(present, mean, before.likeness), ~present & (before.away | cut))
 

@@ -40,8 +40,9 @@ def _parts(masks: Tensor, h: int, w: int) -> Tensor:
     in_columns = torch.cat([first.expand(-1, w, 1), ~down.mT], 2).flatten().cumsum(0) - 1
     runs = in_rows, in_columns.view(-1, w, h).mT.flatten()
     part = torch.arange(len(in_rows), device=masks.device)
+    least = torch.full((len(runs), len(part)), len(part), device=masks.device)  # in each run; numbers only fall
     for _ in range(PASSES):
-        for run in runs:
-            part = torch.full_like(part, len(part)).scatter_reduce_(0, run, part, "amin")[run]
+        for run, known in zip(runs, least, strict=True):
+            part = known.scatter_reduce_(0, run, part, "amin")[run]
         part = part[part]  # the number of the token that gives its number: what that one has found counts as well
     return part
