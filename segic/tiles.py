@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from segic.correspondence import best_of_columns, margins_of_best
+from segic.remembered import remembered
 
 TILE = (12, 20)  # rows and columns of the target that are compared together
 SPARSE_TILE = (24, 30)  # where a part of them is compared only
@@ -103,7 +104,8 @@ def near_margins(
         found = torch.bincount(owners[inside], minlength=entities + 1)
         products = target[_whole_steps(mine)] @ sources[_whole_steps(order[inside])].T
         similarity = products[: len(mine), : len(inside)]
-        far_y, far_x = _far(tile.rows, other_y[inside], radius), _far(tile.columns, other_x[inside], radius)
+        far_y = _far(tile.rows, h, radius, target.device)[:, other_y[inside]]
+        far_x = _far(tile.columns, w, radius, target.device)[:, other_x[inside]]
         # By rows and by columns first: comparing all pairs costs many times as much as looking both up.
         similarity.masked_fill_(far_y[y[mine] - tile.rows.start] | far_x[x[mine] - tile.columns.start], 0)
         # What lies outside of the tile counts as similarity 0; more than `topk` of a group are never looked at.
@@ -120,7 +122,10 @@ def _whole_steps(index: Tensor) -> Tensor:
     return F.pad(index, (0, -len(index) % STEP))
 
 
-def _far(mine: range, others: Tensor, radius: int) -> Tensor:
-    """(len(mine), S) bool: which of some rows, or columns, (S,), are too far from each of a tile's."""
-    own = torch.arange(mine.start, mine.stop, device=others.device)
-    return (own[:, None] - others).abs() > radius
+@remembered(64)
+def _far(mine: range, count: int, radius: int, device: torch.device) -> Tensor:
+    """(len(mine), count) bool: which of all rows, or columns, are too far from each of a tile's. All frames of a video
+    ask for the same.
+    """
+    own = torch.arange(mine.start, mine.stop, device=device)
+    return (own[:, None] - torch.arange(count, device=device)).abs() > radius
