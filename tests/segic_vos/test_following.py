@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
-from segic.model import SEGIC, Encoded
+from segic.model import SEGIC, Encoded, owners
 from segic_vos.following import follow, resolve
 from segic_vos.frames import Annotation
 from segic_vos.session import State, VideoSession
@@ -69,6 +71,14 @@ def test_resolve():
     labels = resolve(logits, (40, 300))
     assert labels.tolist() == [[0, 40, 0, 300]]
     assert labels.dtype == torch.int32
+
+
+@hypothesis.given(st.lists(st.lists(st.integers(-2, 3), min_size=6, max_size=6), min_size=1, max_size=5))
+def test_resolve_gives_each_pixel_to_its_owner(values):
+    """Equal logits are many here: the first object has such a pixel."""
+    logits = torch.tensor(values, dtype=torch.float32).view(-1, 2, 3)
+    ids = tuple(7 * i + 3 for i in range(len(logits)))
+    assert torch.equal(resolve(logits, ids), torch.tensor((0, *ids), dtype=torch.int32)[owners(logits)])
 
 
 @pytest.mark.parametrize("name", OPTIONS)
