@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segic.decoder.layers import ChannelNorm, Gelu
+from segic.decoder.layers import ChannelNorm, Gelu, beside
 from segic.decoder.places import Place, cut, ends, widened
 
 REACH = 3.0  # logits further below 0 never rise above it by the branch: in five clips none further than 1 did
@@ -66,7 +66,7 @@ class DetailBranch(nn.Module):
         # torch 2.13 leaves the gradient of a dilated bfloat16 convolution's weight unset, which may be anything.
         layout = torch.contiguous_format if torch.is_grad_enabled() else torch.channels_last
         known = [squashed, upscaled] if carried is None else [squashed, upscaled, carried]
-        x = torch.cat(known, dim=1).contiguous(memory_format=layout)
+        x = beside(known, layout)
         mixed = self.mix((self.enter(x) + frame).contiguous(memory_format=layout))
         out: Tensor = logits + self.leave(mixed)
         return out
@@ -84,9 +84,8 @@ class DetailBranch(nn.Module):
         rows = max(_steps(box.rows) for box in boxes.values())
         columns = max(_steps(box.columns) for box in boxes.values())
         seen = widened(list(boxes.values()), rows, columns, (logits.shape[2], logits.shape[3]))
-        frame = frame.expand(len(logits), *frame.shape[1:])
         known = [logits, upscaled, frame] if carried is None else [logits, upscaled, frame, carried]
-        refined = self(*(cut(x[list(boxes)], seen) for x in known))
+        refined = self(*(cut(x, seen, whose=list(boxes)) for x in known))
         for one, part, (number, box) in zip(refined, seen, boxes.items(), strict=True):
             y, x = box.rows.start - part.rows.start, box.columns.start - part.columns.start
             box.of(out[number]).copy_(one[:, y : y + len(box.rows), x : x + len(box.columns)])

@@ -1,7 +1,7 @@
 """Small layers that the decoder's parts share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,17 @@ def as_map(tokens: Tensor, height: int, width: int) -> Tensor:
     strides that say so, convolutions on CPUs put them one after the other first.
     """
     return tokens.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+
+def beside(maps: Sequence[Tensor], layout: torch.memory_format) -> Tensor:
+    """(N, C, H, W) maps -> the channels of all, in this layout. Written so at once where no gradient is asked for: what
+    has one channel looks to torch as if it had another layout, and all would be laid out anew.
+    """
+    if torch.is_grad_enabled():
+        return torch.cat(list(maps), dim=1).contiguous(memory_format=layout)
+    (n, _, height, width), channels = maps[0].shape, sum(one.shape[1] for one in maps)
+    out = torch.empty((n, channels, height, width), dtype=maps[0].dtype, device=maps[0].device, memory_format=layout)
+    return torch.cat(list(maps), dim=1, out=out)
 
 
 def block_means(values: Tensor, block: int) -> Tensor:

@@ -86,10 +86,13 @@ def widened(boxes: Sequence[Place], rows: int, columns: int, grid: tuple[int, in
     return tuple(Place(around(box.rows, rows, grid[0]), around(box.columns, columns, grid[1])) for box in boxes)
 
 
-def cut(values: Tensor, chosen: Sequence[Place], scale: int = 1) -> Tensor:
-    """(N or 1, C, scale * h, scale * w) -> (N, C, ...): that of each of N places, which are of one size."""
-    each = values.expand(len(chosen), *values.shape[1:])
-    return torch.cat([place.of(each[i : i + 1], scale) for i, place in enumerate(chosen)])
+def cut(values: Tensor, chosen: Sequence[Place], scale: int = 1, whose: Sequence[int] | None = None) -> Tensor:
+    """(N or 1, C, scale * h, scale * w) -> (N, C, ...): that of each of N places, which are of one size. whose: which
+    of the values is each one's; None: those in its position.
+    """
+    numbers = range(len(chosen)) if whose is None else whose
+    each = [values if len(values) == 1 else values[i : i + 1] for i in numbers]
+    return torch.cat([place.of(one, scale) for one, place in zip(each, chosen, strict=True)])
 
 
 def left(chosen: Sequence[Place], grid: tuple[int, int]) -> Tensor:
