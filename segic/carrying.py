@@ -11,7 +11,7 @@ from torch import Tensor
 
 from segic.neighbours import neighbour_cosines, neighbours
 from segic.remembered import remembered
-from segic.tiles import surroundings, tiles
+from segic.tiles import offsets, surroundings, tiles
 
 SCALE = 4  # rows and columns of a carried mask a token: those of the decoder's logits
 TEMPERATURE = 0.01  # of the softmax over cosines: a displacement is the mean over a few good matches
@@ -80,12 +80,9 @@ def carry(masks: Tensor, flow: Tensor) -> Tensor:
 
 @remembered(64)
 def _along(here: range, near: range, radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(len(here), len(near)) int64 how far, along one axis, each of the latter lies beyond each of the former; and what
-    that adds to the softmax's logits, float32. All frames of a video ask for the same.
-    """
-    start = torch.arange(here.start, here.stop, device=device)
-    offsets = torch.arange(near.start, near.stop, device=device) - start[:, None]
-    return offsets, _likely(offsets).masked_fill(offsets.abs() > radius, -torch.inf)
+    """`offsets`, and what they add to the softmax's logits, float32. All frames of a video ask for the same."""
+    away = offsets(here, near, device)
+    return away, _likely(away).masked_fill(away.abs() > radius, -torch.inf)
 
 
 @remembered(4)
@@ -95,9 +92,9 @@ def _likely_around(grid: tuple[int, int], radius: int, device: torch.device) -> 
     return (_likely(near.down) + _likely(near.right)).masked_fill(~near.inside, -torch.inf)
 
 
-def _likely(offsets: Tensor) -> Tensor:
+def _likely(away: Tensor) -> Tensor:
     """What the distance along one axis adds to the softmax's logits."""
-    return offsets.float() ** 2 * (-FAR / TEMPERATURE)
+    return away.float() ** 2 * (-FAR / TEMPERATURE)
 
 
 @remembered(8)

@@ -64,6 +64,12 @@ def tiles(grid: tuple[int, int], radius: int, size: tuple[int, int] = TILE) -> I
             )
 
 
+def offsets(here: range, there: range, device: torch.device) -> Tensor:
+    """(len(here), len(there)) int64 how far, along one axis, each of the latter lies beyond each of the former."""
+    start = torch.arange(here.start, here.stop, device=device)
+    return torch.arange(there.start, there.stop, device=device) - start[:, None]
+
+
 def _within(part: range, places: Tensor) -> Tensor:
     return (places >= part.start) & (places < part.stop)
 
@@ -127,5 +133,4 @@ def _far(mine: range, count: int, radius: int, device: torch.device) -> Tensor:
     """(len(mine), count) bool: which of all rows, or columns, are too far from each of a tile's. All frames of a video
     ask for the same.
     """
-    own = torch.arange(mine.start, mine.stop, device=device)
-    return (own[:, None] - torch.arange(count, device=device)).abs() > radius
+    return offsets(mine, range(count), device).abs() > radius

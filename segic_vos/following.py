@@ -14,7 +14,6 @@ from torch import Tensor
 from segic.branches import side_by_side
 from segic.decoder.decoder import ABSENT
 from segic.model import SEGIC, Encoded, owners
-from segic.numbers import numbers
 from segic.propagation import Context, by_entity
 from segic.shots import is_cut
 from segic_vos.absence import after, before, claimed, doubtful, drifted_off, unlike
@@ -84,10 +83,4 @@ def follow(
 
 def resolve(logits: Tensor, ids: Sequence[int]) -> Tensor:
     """(N, H, W) logits -> (H, W) int32: the id of each pixel's owner, else 0; see `segic.model.owners`."""
-    if logits.device.type == "cpu":  # a search along objects, far apart in memory, takes it three times as long
-        most, labels = logits.new_zeros(logits.shape[1:]), logits.new_zeros(logits.shape[1:], dtype=torch.int32)
-        for mine, key in zip(logits, ids, strict=True):
-            labels.masked_fill_(mine > most, key)
-            torch.maximum(most, mine, out=most)
-        return labels
-    return numbers((0, *ids), logits.device).to(torch.int32)[owners(logits)]
+    return owners(logits, ids)
