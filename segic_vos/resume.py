@@ -126,17 +126,36 @@ def _softly(records: Iterable[FrameRecord], outputs: Outputs) -> Iterator[FrameR
         yield record
 
 
-def check_given(record: FrameRecord, annotation: Annotation | None, outputs: Outputs) -> None:
-    """Raises UsageError where the mask given for a finished frame, or that none is, has changed since."""
-    same = (annotation is not None) == record.given
-    if same and annotation is not None:
-        given, written = annotation.labels, read_labels(mask_path(outputs, record.name))
-        same = given.shape == written.shape and bool((given == written)[given != 0].all())
-    if not same:
-        raise UsageError(
-            f"--resume: the mask given for frame {record.name} has changed since the earlier run finished it; "
-            "use the same, or --overwrite to start anew"
-        )
+def check_given(
+    records: Iterable[FrameRecord], given: Callable[[str, bool], Annotation | None], outputs: Outputs
+) -> None:
+    """Raises UsageError where a mask given for a finished frame, or that none is, has changed since.
+
+    given: the annotation of the frame of a name, and whether that is the first one.
+    """
+    known: set[int] = set()
+    for position, record in enumerate(records):
+        annotation = given(record.name, position == 0)
+        same = (annotation is not None) == record.given
+        if same and annotation is not None:
+            known.update(annotation.ids)
+            same = set(record.areas) == known and _is_written(annotation, mask_path(outputs, record.name))
+        if not same:
+            raise UsageError(
+                f"--resume: the mask given for frame {record.name} has changed since the earlier run finished it; "
+                "use the same, or --overwrite to start anew"
+            )
+
+
+def _is_written(annotation: Annotation, path: Path) -> bool:
+    """Whether a frame's mask file shows what was given for it: its objects there and nowhere else. Where it says
+    nothing, others may have been found.
+    """
+    given, written = annotation.labels, read_labels(path)
+    if given.shape != written.shape:
+        return False
+    said = (given != 0) | np.isin(written, annotation.ids)
+    return bool((given == written)[said].all())
 
 
 def replay(
@@ -154,7 +173,7 @@ def replay(
     """Take the finished frames from `frames`, restore `session`, and write them once more to `sinks`.
 
     recent: how many frames back the session looks. renew_every: of its model (`ModelConfig.renew_every`).
-    Raises UsageError where the frames, or the masks given for them, are not those that were recorded.
+    Raises UsageError where the frames are not those that were recorded; for the masks given for them see `check_given`.
     """
     renewed = _last_renewal(finished.records(outputs), renew_every)
     wanted = set() if renewed is None else {renewed - 1, renewed}
@@ -170,7 +189,6 @@ def replay(
                 "place; use --overwrite to start anew"
             )
         annotation = annotation_of(frame)
-        check_given(record, annotation, outputs)
         labels = read_labels(mask_path(outputs, frame.name))
         if annotation is not None or position >= first or position in wanted:
             encoded = session.encode(frame.pixels, whole=annotation is not None)

@@ -59,6 +59,12 @@ class Annotations:
         """The file names of masks whose frame has not come: after a run, masks that had no effect."""
         return tuple(path.name for key, path in self._by_frame.items() if key not in self._used)
 
+    def anew(self) -> "Annotations":
+        """The same masks, of which none has been asked for: what 255 means depends on the masks before."""
+        return Annotations(
+            self.form, source=self._source, first=self._first, by_frame=self._by_frame, allow_many=self._allow_many
+        )
+
     def at(self, frame: Frame, *, first: bool) -> Annotation | None:
         """The mask given for `frame`, None where there is none. first: it is the first frame that is processed.
 
@@ -69,7 +75,7 @@ class Annotations:
             check_size(found, frame, str(self._by_frame.get(_key(frame.name), self._source)))
         return found
 
-    def named(self, name: str, *, first: bool) -> Annotation | None:
+    def named(self, name: str, first: bool) -> Annotation | None:
         """As `at`, for the frame of this name, whose size is not known."""
         if self._first is not None:
             return self._first.annotation if first else None

@@ -357,6 +357,27 @@ def test_resume_refuses_masks_that_have_changed(program, clip, stopped, changed)
     assert masks == {path: path.read_bytes() for path in masks}
 
 
+@pytest.mark.parametrize("change", ["part", "object"])
+def test_resume_refuses_masks_of_which_something_was_erased(program, clip, change):
+    """Before anything is written: the earlier run's files are whole."""
+    masks = truth(0)
+    masks[:3, :4], masks[-3:, -4:] = 7, 9
+    write_mask(clip / "first.png", masks)
+    program.stop = (20, KeyboardInterrupt())
+    program("clip.mp4", "--masks", "first.png", "--rle")
+    program.stop = None
+    before = {path: path.read_bytes() for path in (clip / "clip_segic").rglob("*") if path.is_file()}
+    if change == "part":
+        masks[:3, :4] = 0
+    else:
+        masks[masks == 9] = 0
+    write_mask(clip / "first.png", masks)
+    done = program("clip.mp4", "--masks", "first.png", "--rle", "--resume")
+    assert done.exit_code == 2, done.output
+    assert "mask given for frame 00000 has changed" in done.output
+    assert before == {path: path.read_bytes() for path in before}
+
+
 def test_resume_takes_masks_for_frames_to_come(program, clip):
     given = clip / "given"
     given.mkdir()
@@ -482,6 +503,10 @@ def test_a_defect_keeps_its_traceback_and_the_frames(program, clip):
         (("clip.mp4", "--masks", "first.png", "--overwrite", "--resume"), ["exclude"]),
         (("clip.mp4", "--masks", "first.png", "--out", "first.png"), ["is a file"]),
         (("clip.mp4", "--masks", "first.png", "--masks", "small.png"), ["1 videos and 2 --masks"]),
+        (
+            ("clip.mp4", "many.png", "--masks", "first.png"),
+            ["many.png lies beside first.png", "needs quotes", "'*.png'"],
+        ),
         (("clip.mp4", "--masks", "empty.png"), ["empty.png", "empty mask", "at least one object"]),
         (("clip.mp4", "--masks", "empties", "--mask-form", "objects"), ["empties", "empty mask"]),
         (("clip.mp4", "--masks", "many.png"), ["many.png", "70 different values", "--many-ids"]),
