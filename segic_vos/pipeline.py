@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -74,7 +74,8 @@ def run_pipeline(
 
     annotation_of: the person's mask of a frame, asked for in the main thread. on_result: called there after each frame,
     on a GPU when the next one's mask has been asked for already. batch: frames that go through the backbone together,
-    halved where memory runs out (`note` is told). foveated: the session encodes the frames, one by one.
+    halved where memory runs out (`note` is told). foveated: the session encodes the frames, one by one. A generator of
+    `frames` is closed at the end.
 
     Raises: `Stopped`, whose cause is the first error anywhere, KeyboardInterrupt included. By then the results of all
     frames before it are written, as far as the sinks can, and every thread has ended.
@@ -114,13 +115,12 @@ def run_pipeline(
                 on_result(frame, result)
     except BaseException as error:
         failure = error
-    for stage in (ahead, decoded):
-        if stage is not None:
-            stage.close()
-    for writer in writers:
+    # `decoded` first, which the other one may be waiting for.
+    stages: list[Ahead[Any] | Behind] = [decoded, *([] if ahead is None else [ahead]), *writers]
+    for stage in stages:
         try:
-            writer.close()
-        except BaseException as error:  # Ctrl-C as well: the others have frames to write still
+            stage.close()
+        except BaseException as error:  # Ctrl-C as well: writers have frames to write still
             failure = failure or error
     timings = Timings(
         decode=clocks.decode.total(),
@@ -181,10 +181,14 @@ def _read_behind(submitted: Iterator[tuple[Frame, Pending]]) -> Iterator[tuple[F
 
 def _timed(frames: Iterable[Frame], clock: StageClock) -> Iterator[Frame]:
     iterator = iter(frames)
-    while True:
-        with clock.running():
-            try:
-                frame = next(iterator)
-            except StopIteration:
-                return
-        yield frame
+    try:
+        while True:
+            with clock.running():
+                try:
+                    frame = next(iterator)
+                except StopIteration:
+                    return
+            yield frame
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()  # in the thread that ran it, while what it has to say of its source is still heard

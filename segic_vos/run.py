@@ -6,10 +6,9 @@ summary = run_clip(clip, segic.load_model("segic-s"))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,6 +63,7 @@ class VideoModel(Encoder, Protocol):
 
 
 Progress = Callable[[Frame, FrameResult], None]
+_Frames = Generator[Frame, None, None]
 
 
 def run_clip(
@@ -124,6 +124,16 @@ class _Talk:
     choices: Callable[[Choices], None]
 
 
+def _one_by_one(first: Frame, rest: Iterator[Frame]) -> _Frames:
+    """All of them. Closed early, it closes `rest`, by which a source tells what it noticed."""
+    try:
+        yield first
+        yield from rest
+    finally:
+        if isinstance(rest, Generator):
+            rest.close()
+
+
 class _Run:
     """The steps of `run_clip`, in order."""
 
@@ -155,13 +165,13 @@ class _Run:
         with source_warnings(self._note):
             frames = iter(self._clip.source)
             first = self._opening(frames)
-            frames = chain([first], frames)
+            frames = _one_by_one(first, frames)
             self._look(first.size)
             finished = Finished()
             if job.existing == "resume":
                 finished = finished_frames(outputs, job.settings(), self._described, self._look_of_first)
+                check_given(finished.records(outputs), self._clip.annotations.anew().named, outputs)
                 if finished.complete and self._is_all(finished):
-                    self._check_given(finished)
                     self._note("the earlier run is complete: nothing is left to do")
                     return self._nothing_left(finished)
             if job.soft and not all(has_soft(outputs, record) for record in finished.records(outputs)):
@@ -206,11 +216,6 @@ class _Run:
         timings = Timings.from_dict(earlier.get("timings_s") or {})
         return replace(done, choices=earlier.get("choices") or {}, timings=timings)
 
-    def _check_given(self, finished: Finished) -> None:
-        """Raises UsageError where masks have changed since all frames were finished."""
-        for position, record in enumerate(finished.records(self._outputs)):
-            check_given(record, self._clip.annotations.named(record.name, first=position == 0), self._outputs)
-
     def _open_sinks(self, finished: Finished) -> _Sinks:
         job, outputs = self._job, self._outputs
         anew: list[Sink] = []
@@ -227,7 +232,7 @@ class _Run:
             further=(ProbabilityWriter(outputs.soft),) if job.soft else (),
         )
 
-    def _follow(self, frames: Iterator[Frame], session: Resumable, finished: Finished, sinks: _Sinks) -> Timings:
+    def _follow(self, frames: _Frames, session: Resumable, finished: Finished, sinks: _Sinks) -> Timings:
         """Restore what is finished, then run the pipeline. Raises `Stopped` for errors in either."""
         try:
             replay(
@@ -242,6 +247,7 @@ class _Run:
                 on_result=self._talk.result,
             )
         except BaseException as error:
+            frames.close()
             for sink in sinks.all():
                 with suppress(SegicError):
                     sink.close()
@@ -323,7 +329,7 @@ class _Run:
         """What this run works with. objects: as far as the first masks show; later ones may bring more."""
         job, model = self._job, self._model
         batch, why = job.batch or default_batch(model.device), "--batch" if job.batch else ""
-        if self._foveated:  # at a size that was found to fit
+        if self._foveated:  # at a size that was found to fit, if any mask shows an object
             batch, why = 1, "foveated frames go one by one"
         elif (fitting := self._batch_within(model, frame, objects)) is not None:
             batch, why = fitting, "--max-memory"

@@ -48,9 +48,16 @@ class Ahead(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        if self._over:
-            raise StopIteration
-        item = _get(self._ready)
+        while not self._over:
+            try:
+                item = self._ready.get(timeout=_POLL)
+            except queue.Empty:
+                self._over = self._stop.is_set()  # by another thread than the one that iterates
+                continue
+            return self._unwrapped(item)
+        raise StopIteration
+
+    def _unwrapped(self, item: T | _End | _Failure) -> T:
         if isinstance(item, _End):
             self._over = True
             raise StopIteration

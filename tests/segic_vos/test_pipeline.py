@@ -298,3 +298,46 @@ def test_a_hanging_consumer_does_not_keep_ahead_alive():
     assert next(ahead) == 0
     ahead.close()
     assert list(ahead) == []
+
+
+def test_what_waits_for_something_that_was_stopped_ends():
+    still = threading.Event()
+    inner = Ahead((still.wait(0.3) and index for index in range(10**9)), depth=1, name="source")
+    outer = Ahead(inner, depth=1, name="backbone")
+    inner.close()
+    start = time.monotonic()
+    outer.close()
+    assert time.monotonic() - start < 2
+    assert list(outer) == []
+
+
+def test_a_source_is_closed_when_a_run_ends_early(fake_model, colour_session):
+    """By then it has said what it noticed."""
+    closed = []
+
+    def frames():
+        try:
+            yield from make_frames(100)
+        finally:
+            closed.append(threading.current_thread().name)
+
+    with pytest.raises(Stopped):
+        run_pipeline(frames(), fake_model, colour_session, [Recorder(fail_at=3)], annotation_of=first_mask)
+    assert closed == ["decode"]
+
+
+def test_ctrl_c_while_stages_close_still_closes_the_sinks(fake_model, colour_session, monkeypatch):
+    presses = [KeyboardInterrupt()]
+    close = Ahead.close
+
+    def interrupted(ahead):
+        close(ahead)
+        if presses:
+            raise presses.pop()
+
+    monkeypatch.setattr(Ahead, "close", interrupted)
+    sink = Recorder()
+    with pytest.raises(Stopped) as stopped:
+        run_pipeline(make_frames(6), fake_model, colour_session, [sink], annotation_of=first_mask)
+    assert isinstance(stopped.value.__cause__, KeyboardInterrupt)
+    assert (sink.names, sink.closed) == (names(6), 1)
