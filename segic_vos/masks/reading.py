@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from segic_vos.palette import complete_palette
 
 from .colours import ids_from_colours
 from .suspicion import refuse_suspicious
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MAX_ID = 65535  # what a 16-bit PNG can hold
 VOID = 255
@@ -111,7 +115,7 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
         with Image.open(path) as opened:
             depth = _png_depth(path) if opened.format == "PNG" else 8
             image = ImageOps.exif_transpose(opened)
-            mode, palette = image.mode, None
+            mode, palette, clear = image.mode, None, _transparent(image)
             if mode in ("P", "PA"):
                 palette = complete_palette(bytes(image.getpalette("RGB") or ()))
             deep = mode.startswith("I")
@@ -120,7 +124,7 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
     except Exception as error:  # Pillow's decoders raise what they meet in a broken file
         raise UsageError(f"{path}: cannot be read as a mask picture: {error}") from error
     if deep:
-        return _within_range(array, path), None, ()
+        return _within_range(np.where(np.isin(array, clear), 0, array), path), None, ()
     if mode == "F":
         raise UsageError(f"{path}: a picture of floating point numbers; a mask holds whole-numbered ids")
     if depth == 16:
@@ -135,7 +139,17 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
         values = np.where(values[..., 1] == 0, 0, values[..., 0]).astype(np.uint8)
     if mode == "L" and depth < 8:
         values //= 255 // (2**depth - 1)  # Pillow makes the largest value white
+    if clear:
+        values[np.isin(values, clear)] = 0
     return np.ascontiguousarray(values), palette, ()
+
+
+def _transparent(image: "Image.Image") -> list[int]:
+    """The values of a grey or palette picture that are fully transparent: its file names one, or each one's alpha."""
+    said = image.info.get("transparency")
+    if isinstance(said, bytes):
+        return [value for value, alpha in enumerate(said) if alpha == 0]
+    return [said] if isinstance(said, int) else []
 
 
 def _png_depth(path: Path) -> int:

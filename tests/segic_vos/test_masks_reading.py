@@ -115,15 +115,34 @@ def test_transparent_pixels_are_background(save):
     assert np.array_equal(read_mask(save("m.png", rgba)).annotation.labels, blocks(1, 0))
 
 
+@pytest.mark.parametrize("clear", [5, bytes([255, 255, 255, 255, 255, 0]), bytes([255, 9, 9, 0, 0, 0])])
+def test_palette_entries_may_be_transparent(save, clear):
+    path = save("m.png", blocks(1, 5, 2, 5), palette=[value % 256 for value in range(768)], transparency=clear)
+    read = read_mask(path)
+    assert np.array_equal(read.annotation.labels, blocks(1, 0, 2, 0))
+    assert read.annotation.ids == (1, 2)
+    assert read_mask(save("n.png", blocks(1, 5, 2, 5), palette=list(range(256)) * 3)).annotation.ids == (1, 2, 5)
+
+
+@pytest.mark.parametrize(("ids", "depth"), [((1, 200), 8), ((1, 2), 2), ((1, 0), 1), ((1, 1000), 16)])
+def test_a_grey_may_be_transparent(tmp_path, ids, depth):
+    shown, clear = ids
+    row = int("".join(f"{value:0{depth}b}" for value in [0] * 4 + [shown] * 2 + [clear] * 2), 2).to_bytes(depth, "big")
+    read = read_mask(png(tmp_path / "m.png", depth, 0, [row] * 4, transparent=clear))
+    assert read.annotation.labels.tolist() == [[0] * 4 + [shown] * 2 + [0] * 2] * 4
+    assert read.annotation.ids == (shown,)
+
+
 def test_a_shape_that_only_the_alpha_of_grey_holds(save):
     channels = np.stack([np.full((4, 8), 255, np.uint8), blocks(0, 255)], axis=2)
     assert np.array_equal(read_mask(save("m.png", channels)).annotation.labels, blocks(0, 255))
 
 
-def png(path, depth, colour_type, rows):
-    """A PNG of rows of bytes, as no writer at hand makes them."""
+def png(path, depth, colour_type, rows, transparent=None):
+    """A PNG of rows of bytes, as no writer at hand makes them. transparent: the grey that is."""
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", 8, 4, depth, colour_type, 0, 0, 0)),
+        *([] if transparent is None else [(b"tRNS", struct.pack(">H", transparent))]),
         (b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows))),
         (b"IEND", b""),
     )
