@@ -201,6 +201,8 @@ def read_records(path: Path) -> Iterator[FrameRecord]:
         return
     with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
+            if not line.endswith("\n"):  # whole or not: what is appended would stand on it
+                return
             try:
                 record = FrameRecord.from_json(line)
             except ValueError:

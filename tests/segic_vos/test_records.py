@@ -141,3 +141,13 @@ def test_areas_are_pixels_by_id(values: list[int], ids: set[int]) -> None:
     labels = np.array(values, np.int32).reshape(2, 3)
     record = FrameRecord.of(frame(0)[0], FrameResult(labels, tuple(sorted(ids))))
     assert record.areas == {key: values.count(key) for key in ids}
+
+
+def test_a_last_record_that_lacks_its_newline_does_not_count(tmp_path: Path) -> None:
+    """The next one would be written on the same line."""
+    path = tmp_path / "frames.jsonl"
+    lines = [FrameRecord(i, f"{i:05d}", False, {1: 4}, {1: 0.5}).to_json() for i in range(3)]
+    path.write_text("\n".join(lines))
+    assert [record.index for record in read_records(path)] == [0, 1]
+    path.write_text("\n".join(lines) + "\n")
+    assert [record.index for record in read_records(path)] == [0, 1, 2]
