@@ -107,13 +107,14 @@ class VideoSession:
         """
         batch = to_batch(pixels)
         size = self._checked_size((pixels.shape[0], pixels.shape[1]))
+        if self.foveated and self._recent:
+            self._last_seen = last_seen(self._last_seen, self._recent[-1])
         return self.model.encode(batch, None if whole else self._coarsest(size))[0]
 
     def _coarsest(self, frame: tuple[int, int]) -> Tensor | None:
         """(h, w) int64, how coarsely the next frame's tokens may be seen; None for a frame that is seen whole."""
         if not self.foveated or not self._recent:
             return None
-        self._last_seen = last_seen(self._last_seen, self._recent[-1])
         present = self._recent[-1].present
         # Who is out of sight may come back anywhere.
         if not any(present) or (not all(present) and self._predicted % SEARCH_EVERY == 0):

@@ -161,6 +161,21 @@ def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, mon
     assert set(asked[1].flatten().tolist()) == {1, 2, 4}
 
 
+def test_where_objects_were_before_given_masks_is_remembered(dense_model: SEGIC) -> None:
+    """A frame that is seen whole for its masks tells no less of the one before."""
+    model = dense_model.at_size(224)
+    session = VideoSession(model, foveated=True)
+    masks = first_mask().copy()
+    masks[-20:, -20:] = 2
+    frames = clip(2)
+    session.step(frames[0], annotation(masks))
+    before = session._recent[-1]
+    assert before.weights is not None
+    session.encode(frames[1], whole=True)
+    assert set(session._last_seen) == {2, 5}
+    assert torch.equal(session._last_seen[2], before.weights[before.entities.index(2)])
+
+
 def test_frames_whose_background_is_learnt_are_seen_better(dense_model: SEGIC) -> None:
     """Every second one after that with given masks."""
     assert dense_model.config.matching is not None
