@@ -103,11 +103,16 @@ def versions() -> dict[str, str]:
     return found
 
 
+def _peak_device_memory() -> int:
+    """In bytes, of the GPU that was used most: which one is the current one says nothing of that."""
+    return max(torch.cuda.max_memory_reserved(index) for index in range(torch.cuda.device_count()))
+
+
 def peak_memory_mb() -> dict[str, float | None]:
     """The largest this process has been, in MB: on the host, and on the GPU where there is one (None otherwise)."""
     host = peak_host_memory()
     used = torch.cuda.is_available() and torch.cuda.is_initialized()
     return {
         "host": None if host is None else round(host / 1e6, 1),
-        "device": round(torch.cuda.max_memory_reserved() / 1e6, 1) if used else None,
+        "device": round(_peak_device_memory() / 1e6, 1) if used else None,
     }
