@@ -19,6 +19,13 @@ class _Keeping(threading.local):
 _keeping = _Keeping()
 
 
+def handed_out(result: R) -> R:
+    """The same, kept as long as what this thread records meanwhile (`kept_results`)."""
+    if _keeping.results is not None:
+        _keeping.results.append(result)
+    return result
+
+
 def remembered(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """As `functools.lru_cache`, for functions that make tensors. What is handed out within `kept_results` of the same
     thread is kept beyond the cache: a CUDA graph reads tensors where they were, and holds none of them.
@@ -29,10 +36,7 @@ def remembered(maxsize: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
         @wraps(function)
         def call(*arguments: P.args, **named: P.kwargs) -> R:
-            result: R = cached(*arguments, **named)  # type: ignore[arg-type]
-            if _keeping.results is not None:
-                _keeping.results.append(result)
-            return result
+            return handed_out(cached(*arguments, **named))  # type: ignore[arg-type]
 
         return call
 

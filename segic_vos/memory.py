@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 
 from segic.backbones import width_of
-from segic.backbones.dinov2 import PATCH
 from segic.config import ModelConfig
 from segic.devices import release_freed_memory
 from segic.errors import UsageError
 from segic.thinning import TOGETHER
+from segic.weights.dinov2_layout import PATCH
 from segic_vos.quality import SIZES
 from segic_vos.summary import peak_memory_mb
 from segic_vos.wording import counted

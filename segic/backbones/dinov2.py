@@ -17,11 +17,12 @@ from segic.backbones.frozen_linear import FrozenLinear
 from segic.backbones.int8 import Int8Linear, plain_norm
 from segic.errors import UsageError
 from segic.parts import by_parts, joined, split
+from segic.remembered import handed_out
+from segic.weights.dinov2_layout import GRID, HEAD, LAYOUTS, PATCH
 
 Linear = FrozenLinear | Int8Linear
 
-PATCH = 14
-GRID = 37  # the position embedding's own grid: 518 / 14
+KEPT = 8  # position embeddings of so many grids, 3 MB and more each
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,8 @@ class DinoV2Config:
 
 
 CONFIGS: Mapping[str, DinoV2Config] = {
-    c.name: c
-    for base in (
-        DinoV2Config("dinov2-s", 384, 12, 6),
-        DinoV2Config("dinov2-b", 768, 12, 12),
-        DinoV2Config("dinov2-l", 1024, 24, 16),
-        DinoV2Config("dinov2-g", 1536, 40, 24, swiglu=True),
-    )
-    for c in (base, DinoV2Config(base.name + "-reg", base.width, base.depth, base.heads, base.swiglu, registers=4))
+    size.name: DinoV2Config(size.name, size.width, size.depth, size.width // HEAD, size.swiglu, size.registers)
+    for size in sorted(LAYOUTS.values(), key=lambda size: (size.width, size.registers))
 }
 
 
@@ -248,16 +243,18 @@ class DinoV2(nn.Module):
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
     def _position(self, height: int, width: int, scale: int = 1) -> Tensor:
-        """(1, C, height // scale, width // scale), computed once for each size: means over `scale` rows and columns of
+        """(1, C, height // scale, width // scale), kept for the last sizes: means over `scale` rows and columns of
         those of a grid of (height, width).
         """
         key = (height, width, scale)
         if key not in self._positions:
+            if len(self._positions) >= KEPT:
+                del self._positions[next(iter(self._positions))]
             grid = self.pos_embed[:, 1:].float().reshape(1, GRID, GRID, -1).permute(0, 3, 1, 2)
             resampled = resample_positions(grid, height, width, offset=not self.config.registers)
             fine = resampled.to(self.pos_embed.dtype)
             self._positions[key] = fine if scale == 1 else F.avg_pool2d(fine, scale)
-        return self._positions[key]
+        return handed_out(self._positions[key])
 
     def _patches(self, picture: Tensor) -> Tensor:
         """A normalised picture (B, 3, H, W) -> (B, tokens, C), with their positions."""

@@ -14,6 +14,7 @@ Shape = tuple[int, ...]
 
 PATCH = 14  # pixels per patch side
 GRID = 37  # patches per side of the 518-pixel image that the position embedding belongs to
+HEAD = 64  # of the width, what one head of attention has
 REGISTERS = 4  # register tokens of the -reg variants
 OPTIONAL = ("mask_token",)  # pre-training only; in the official files, of no use to a frozen backbone, dropped
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from segic.errors import SegicError, UsageError
-from segic.weights.dinov2_layout import GRID, LAYOUTS, PATCH, check_shapes, detect_dinov2
+from segic.weights.dinov2_layout import GRID, PATCH, check_shapes, detect_dinov2
 
 if TYPE_CHECKING:
     from onnx import GraphProto, TensorProto
@@ -83,7 +83,7 @@ class _Reader:
             state.update({f"blocks.{i}.{key}": tensor for key, tensor in self.block(i).items()})
         shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
         layout = detect_dinov2(shapes)
-        check_shapes(shapes, LAYOUTS[layout.name].shapes(), layout.name)
+        check_shapes(shapes, layout.shapes(), layout.name)
         return state
 
     def position(self, width: int) -> torch.Tensor:

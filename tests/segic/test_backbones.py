@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from segic.backbones import build_backbone, width_of
 from segic.backbones.base import IMAGENET_MEAN, IMAGENET_STD, normalise
-from segic.backbones.dinov2 import CONFIGS, DinoV2, DinoV2Config, halved, resample_positions
+from segic.backbones.dinov2 import CONFIGS, KEPT, DinoV2, DinoV2Config, halved, resample_positions
 from segic.errors import UsageError
 from segic.weights.tensors import save_tensors
 
@@ -125,6 +125,15 @@ def test_positions_follow_the_dtype_and_the_weights():
     low = backbone.to(torch.bfloat16)(pixels)
     assert low.dtype == torch.bfloat16
     assert (low.float() - exact).square().mean() < 0.01 * exact.var()
+
+
+def test_positions_of_a_few_sizes_are_kept():
+    backbone = build()
+    first = backbone(picture(1, 3, 28, 42))
+    for side in range(1, 2 * KEPT):
+        backbone(picture(1, 3, 14 * side, 14))
+    assert len(backbone._positions) == KEPT
+    assert torch.equal(backbone(picture(1, 3, 28, 42)), first)
 
 
 def test_position_resampling_rule():
