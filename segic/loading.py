@@ -9,7 +9,6 @@ import torch
 
 from segic import __version__
 from segic.backbones import MEASURED_IN_INT8, build_backbone, width_of
-from segic.backbones.dinov2 import PATCH
 from segic.config import SIZES, ModelConfig
 from segic.decoder import Decoder
 from segic.devices import choose_device, choose_dtype, choose_products
@@ -17,6 +16,7 @@ from segic.errors import SegicError, UsageError
 from segic.model import SEGIC
 from segic.presets import DEFAULT_MODEL, Preset, find_preset
 from segic.skeleton import without_numbers
+from segic.weights.dinov2_layout import PATCH
 from segic.weights.hashing import Progress
 from segic.weights.registry import REGISTRY
 from segic.weights.resolve import resolve
@@ -109,12 +109,6 @@ def load_model(
     choose_products(dtype, target, int8=False)  # refuses what there is not, before anything is fetched
     decoder_path = _decoder_path(preset, None if weights is None else Path(weights), fetch, progress)
     decoder, config = load_decoder(decoder_path, preset.config)
-    backbone_path = resolve(
-        config.backbone, None if backbone_weights is None else Path(backbone_weights), fetch=fetch, progress=progress
-    )
-    products = choose_products(dtype, target, int8=config.backbone in MEASURED_IN_INT8)
-    int8 = products == torch.int8
-    precision = choose_dtype("auto", target) if int8 else products
     if size is not None:
         config = replace(config, size=size)
     if config.canvas == "square" and config.size % PATCH:
@@ -122,6 +116,12 @@ def load_model(
         raise UsageError(
             f"size {config.size}: {name} sees squares of whole patches of {PATCH} pixels; give {near} or {near + PATCH}"
         )
+    backbone_path = resolve(
+        config.backbone, None if backbone_weights is None else Path(backbone_weights), fetch=fetch, progress=progress
+    )
+    products = choose_products(dtype, target, int8=config.backbone in MEASURED_IN_INT8)
+    int8 = products == torch.int8
+    precision = choose_dtype("auto", target) if int8 else products
     try:
         backbone = build_backbone(config.backbone, config.layers, backbone_path, int8=int8)
         backbone = backbone.to(device=target, dtype=precision)

@@ -135,6 +135,8 @@ def test_squares_are_of_whole_patches(tiny, tmp_path, dense_config):
     assert segic.load_model(**given, size=126).config.size == 126
     with pytest.raises(UsageError, match=r"size 150: segic-t sees squares of .* 14 pixels; give 140 or 154"):
         segic.load_model(**given, size=150)
+    with pytest.raises(UsageError, match="give 140 or 154"):  # before a backbone is looked for
+        segic.load_model(**{**given, "backbone_weights": tmp_path / "missing.pth"}, size=150)
 
 
 @pytest.mark.parametrize("size", [1, 111, 2017, -5])
