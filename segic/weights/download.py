@@ -87,7 +87,9 @@ def _transfer(url: str, part: Path, name: str, hash_known: bool, progress: Progr
             if total and done != total:
                 raise _InterruptedError(f"the connection ended after {done} of {total} bytes")
     except urllib.error.HTTPError as error:
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:  # the part is no beginning of this file
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
+            if error.headers.get("Content-Range") == f"bytes */{start}":  # all of it is here, and was not looked at yet
+                return None
             _forget(part)
             return _transfer(url, part, name, hash_known, progress)
         raise _InterruptedError(f"the server answered {error.code} {error.reason}") from error

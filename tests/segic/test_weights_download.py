@@ -44,7 +44,9 @@ def site():
             if asked and state.ranges and current:
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(state.content):
-                    self.send_error(416)
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(state.content)}")
+                    self.end_headers()
                     return
                 self.send_response(206)
                 self.send_header("Content-Range", f"bytes {start}-{len(state.content) - 1}/{len(state.content)}")
@@ -148,6 +150,15 @@ def test_a_part_longer_than_the_file_is_dropped(site, tmp_path):
     (tmp_path / "w.part").write_bytes(CONTENT + b"more")
     (tmp_path / "w.part.version").write_text('"v1"')
     assert download(site.url, tmp_path / "w") == SHA256
+
+
+def test_a_part_that_is_the_whole_file_is_not_fetched_again(site, tmp_path):
+    """As when a call was stopped while it looked at what it had fetched."""
+    (tmp_path / "w.part").write_bytes(CONTENT)
+    (tmp_path / "w.part.version").write_text('"v1"')
+    assert download(site.url, tmp_path / "w", sha256=SHA256) == SHA256
+    assert site.asked == [f"bytes={len(CONTENT)}-"]
+    assert names(tmp_path) == ["w"]
 
 
 def test_wrong_hash_names_both_and_keeps_nothing(site, tmp_path):
