@@ -1,10 +1,11 @@
 """A report as plain text, Markdown and JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
-from typing import Any
+
+from segic.nested import flatten
 
 from .report import FOLD_HEADER, Report, method_of, row_columns, title_of
 from .result import Result
@@ -53,7 +54,10 @@ def as_json(report: Report) -> str:
 
 def settings_lines(result: Result) -> list[str]:
     """A result's settings and versions, one "name: value" a line, the model's configuration in one."""
-    settings = _flat(result.settings)
+    settings = [
+        (name, ", ".join(map(str, value)) if isinstance(value, list) else value)
+        for name, value in flatten(result.settings).items()
+    ]
     config = [(name.removeprefix(_CONFIG), value) for name, value in settings if name.startswith(_CONFIG)]
     lines = [f"{name}: {value}" for name, value in settings if not name.startswith(_CONFIG)]
     if config:
@@ -67,16 +71,6 @@ def _title(result: Result) -> str:
 
 def _wrapped(lines: Sequence[str], width: int) -> str:
     return "\n".join(fill(line, width, subsequent_indent="  ", break_long_words=False) for line in lines)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    lines: list[tuple[str, Any]] = []
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            lines += _flat(value, f"{prefix}{name}.")
-        else:
-            lines.append((prefix + name, ", ".join(map(str, value)) if isinstance(value, list) else value))
-    return lines
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from segic.errors import UsageError
 from segic.files import write_whole
+from segic.nested import flatten
 
 FORMAT = 1
 _PACKAGES = ("segic", "torch", "numpy", "pillow", "av", "opencv-python-headless")
@@ -108,7 +109,7 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
             there = json.loads(path.read_text())
         except ValueError:
             raise UsageError(f"{path} is not readable; remove the folder or choose another with --out") from None
-        old, new = _flat(there), _flat(wanted)
+        old, new = flatten(there), flatten(wanted)
         differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
         if differ:
             what = "; ".join(f"{key} was {old.get(key)!r} and is {new.get(key)!r}" for key in differ)
@@ -117,14 +118,3 @@ def claim_folder(folder: Path, settings: Mapping[str, Any]) -> None:
     if folder.is_dir() and any(p for p in folder.iterdir() if not p.name.startswith(".")):
         raise UsageError(f"{folder} exists and holds no run to go on with; choose another folder with --out")
     write_whole(path, json.dumps(wanted, indent=1, sort_keys=True) + "\n")
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

@@ -93,7 +93,7 @@ def segment(
         talker.note(describe_renewed(renewed))
     # Encoded once, however many targets there are.
     with out_of_memory_said(f"the examples: {_MEMORY}"):
-        prompt = model.prepare([Example(each.pixels, _without_void(each), each.text) for each in shown])
+        prompt = model.prepare([Example(each.pixels, each.annotation.objects, each.text) for each in shown])
     statuses = []
     with talker.bar(len(targets), "images") as advance:
         for target, folder in zip(targets, folders, strict=True):
@@ -174,13 +174,3 @@ def _read(spec: ExampleSpec, talker: Talker, *, many_ids: bool) -> ShownExample:
     if not mask.annotation.ids:
         raise UsageError(f"{spec.mask}: an empty mask shows nothing to look for")
     return ShownExample(pixels, mask.annotation, spec.text, spec.image, spec.mask)
-
-
-def _without_void(example: ShownExample) -> Any:
-    """The labels (H, W) with undecided pixels as background."""
-    import numpy as np
-
-    annotation = example.annotation
-    if annotation.void is None:
-        return annotation.labels
-    return np.where(annotation.labels == annotation.void, 0, annotation.labels)

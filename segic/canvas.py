@@ -65,7 +65,7 @@ class Canvas:
         """(N, h, w) logits over the padded canvas -> (N, H, W) over the frame, bilinear.
 
         through_padded: first to the canvas's full size, as the released checkpoints' procedure does; otherwise in one
-        step, which needs a canvas without padding.
+        step, where there is no padding.
         """
         x = logits[None].float()
         if through_padded or self.valid is not None:

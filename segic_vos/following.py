@@ -5,7 +5,6 @@ A function of tensors that nowhere waits for a GPU, so that it can be recorded (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -68,7 +67,7 @@ def follow(
 
     def shown() -> tuple[Tensor, Tensor | None]:
         full = model.upsample(logits, image.canvas)
-        return resolve(full, followed), full.sigmoid().to(torch.float16) if soft else None
+        return owners(full, followed), full.sigmoid().to(torch.float16) if soft else None
 
     def remembered() -> Context:
         frame = model.remember(image, logits, followed)
@@ -79,8 +78,3 @@ def follow(
 
     frame, (labels, probabilities) = side_by_side(model.device, remembered, shown)
     return Followed(labels, by_entity(prediction.scores, ids, followed).clamp(0, 1), probabilities, frame)
-
-
-def resolve(logits: Tensor, ids: Sequence[int]) -> Tensor:
-    """(N, H, W) logits -> (H, W) int32: the id of each pixel's owner, else 0; see `segic.model.owners`."""
-    return owners(logits, ids)

@@ -12,11 +12,12 @@ from segic.config import ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
 from segic.files import write_whole
+from segic.nested import flatten
 from segic.skeleton import without_numbers
 from segic.training.backbone_file import BackboneFile
 from segic.training.export import canonical, export_decoder
 from segic.training.recipe import Recipe
-from segic.training.recipe_file import flatten, parse_recipe
+from segic.training.recipe_file import parse_recipe
 from segic.training.run_folder import RunFolder, load_checkpoint
 
 _FAILURES = (
@@ -88,9 +89,12 @@ def _check_model(tensors: Mapping[str, Tensor], config: ModelConfig, path: Path)
 
 
 def _checkpoint(run: RunFolder, latest: bool) -> tuple[dict[str, Any], Path]:
-    candidates = list(reversed(run.checkpoints()))
     if run.best.is_file() and not latest:
-        candidates.insert(0, run.best)
+        try:
+            return load_checkpoint(run.best), run.best
+        except SegicError as error:
+            raise SegicError(f"{error}; --latest exports the newest one instead") from error
+    candidates = list(reversed(run.checkpoints()))
     if not candidates:
         raise UsageError(f"{run.path} has no checkpoint yet; the first one comes after `checkpoint_every` steps")
     for path in candidates:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from segic.errors import UsageError
+from segic.nested import flatten
 from segic.training.recipe import STORED, Recipe
 
 if sys.version_info >= (3, 11):
@@ -68,17 +69,6 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
         for key in sorted(old | new)
         if old.get(key) != new.get(key) or (key in old) != (key in new)
     ]
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, keys joined by dots."""
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            out |= flatten(value, f"{prefix}{key}.")
-        else:
-            out[prefix + key] = value
-    return out
 
 
 def _folder() -> Any:

@@ -45,7 +45,7 @@ def convert(source: Path, name: str | None = None, *, progress: Progress | None 
             ONNX export of transformers' Dinov2, or the wheel that a registered file comes in.
     name:   what it is expected to be; None takes it from the tensors, for a SEGIC decoder from the file's name.
     Raises UsageError when the file is something else, naming the tensors that are missing, unexpected or misshapen, or
-    when its name is that of another released decoder.
+    when its name is that of another released decoder; SegicError for a wheel that is not the registered one.
     """
     require_file(source)
     suffix = source.suffix.lower()

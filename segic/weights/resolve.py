@@ -32,7 +32,7 @@ def resolve(
             into the cache).
     fetch:  whether the network may be used. A file that is in the cache never needs it.
     force:  fetch again what is in the cache already.
-    sha256: the hash that the download must have, or have had, for files whose makers publish none.
+    sha256: the hash that the download must have, or have had, for files whose makers publish none; not asked of `path`.
     Raises UsageError for an unknown name, a missing path or a file that is something else, and SegicError for a failed
     download, a wrong hash or a damaged cache.
     """

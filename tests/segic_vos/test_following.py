@@ -12,7 +12,7 @@ from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.model import SEGIC, Encoded, owners
-from segic_vos.following import follow, resolve
+from segic_vos.following import follow
 from segic_vos.frames import Annotation
 from segic_vos.session import State, VideoSession
 
@@ -66,9 +66,9 @@ def third_frame(model: SEGIC) -> tuple[Encoded, State]:
     return session.encode(clip(3)[2]), session.state
 
 
-def test_resolve():
+def test_owners_by_id():
     logits = torch.tensor([[[-1.0, 2.0, 0.0, 3.0]], [[-2.0, 1.0, -1.0, 4.0]]])
-    labels = resolve(logits, (40, 300))
+    labels = owners(logits, (40, 300))
     assert labels.tolist() == [[0, 40, 0, 300]]
     assert labels.dtype == torch.int32
 
@@ -80,7 +80,7 @@ def test_resolve_gives_each_pixel_to_its_owner(values):
     ids = tuple(7 * i + 3 for i in range(len(logits)))
     owner = torch.where(logits.amax(0) > 0, logits.argmax(0) + 1, 0)
     assert torch.equal(owners(logits), owner.int())
-    assert torch.equal(resolve(logits, ids), torch.tensor((0, *ids), dtype=torch.int32)[owner])
+    assert torch.equal(owners(logits, ids), torch.tensor((0, *ids), dtype=torch.int32)[owner])
 
 
 @pytest.mark.parametrize("name", OPTIONS)

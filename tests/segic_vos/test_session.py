@@ -14,10 +14,9 @@ from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.errors import SegicError, UsageError
-from segic.model import SEGIC, Context
+from segic.model import SEGIC, Context, owners
 from segic.renewal import certain
 from segic.thinning import thinned
-from segic_vos.following import resolve
 from segic_vos.frames import Annotation
 from segic_vos.session import MAX_GIVEN, THEIRS, VideoSession
 
@@ -633,7 +632,7 @@ def test_stages_by_hand(model):
         out = model.predict(frame, [given], recent, entities=[1, 2], video=True)
         recent = [*recent, model.remember(frame, out.logits, [1, 2])][-model.config.recent :]
         result = session.step_encoded(frame)
-        expected = resolve(model.upsample(out.logits, frame.canvas), [1, 2])
+        expected = owners(model.upsample(out.logits, frame.canvas), [1, 2])
         np.testing.assert_array_equal(result.labels, expected)
         assert list(result.scores.values()) == pytest.approx(out.scores.clamp(0, 1).tolist(), abs=1e-6)
 
