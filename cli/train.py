@@ -39,7 +39,7 @@ _PATH = click.Path(path_type=Path)
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where its last checkpoint was.")
 @click.option("--init", type=_PATH, help="Start from the weights of this checkpoint or .safetensors file.")
-@click.option("--davis", type=_PATH, help="Videos in DAVIS's layout, scored at validations. Never trained on.")
+@click.option("--davis", type=_PATH, help="Videos in DAVIS's layout, seen whole and scored at validations.")
 @click.option("--cache", type=_PATH, help="Folder of cached features of this data.  [default: DATA/features]")
 @click.option("--backbone-weights", type=_PATH, help="A local file with the backbone's weights.")
 @click.option("--device", default="auto", show_default=True, metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")
@@ -71,6 +71,8 @@ def train(
             click.echo(f"{name:<18}{load_recipe(name).description}")
         return
     if print_recipe:
+        if overrides:
+            raise UsageError("--set changes a run's recipe; --print-recipe prints the file, to be changed by hand")
         click.echo(recipe_text(_needed(recipe_name, "--recipe")), nl=False)
         return
     from segic.training.interrupts import TrainingStopped

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validat
 from segic.config import ModelConfig
 from segic.errors import UsageError
 from segic.presets import find_preset
+from segic.text import CLASS_PROMPT, INSTANCE_PROMPT
 
 PATCH = 14
 STORED = "stored"  # the context of validation of a run's own recipe, which an earlier version accepted
@@ -176,7 +177,8 @@ class Augmentation(Part):
     def _ordered(self) -> "Augmentation":
         for name, (low, high) in (("jitter", self.jitter), ("crop", self.crop)):
             if not 0 < low <= high or (name == "crop" and high > 1):
-                raise ValueError(f"{name} {[low, high]}: expected a smaller and a larger positive number")
+                most = " up to 1" if name == "crop" else ""
+                raise ValueError(f"{name} {[low, high]}: expected a smaller and a larger positive number{most}")
         return self
 
 
@@ -261,8 +263,8 @@ class Episode(Part):
     negatives: float = Field(default=0.5, ge=0, le=1)
     crossed_points: bool = False
     text: float = Field(default=0.75, ge=0, le=1)
-    class_text: str = "a photo of a {}."
-    instance_text: str = "please segment the instances."
+    class_text: str = CLASS_PROMPT
+    instance_text: str = INSTANCE_PROMPT
     flip: float = Field(default=0.0, ge=0, le=1)
     video_disturbed: float = Field(default=0.0, ge=0, le=1)
     video_first: float = Field(default=0.0, ge=0, le=1)
@@ -277,9 +279,11 @@ class Episode(Part):
             if shares and not sum(shares):
                 raise ValueError(f"episode.{name} {shares}: expected at least one number above 0, or none at all")
         try:
-            self.class_text.format("cat")
+            told = self.class_text.format("cat") != self.class_text.format("dog")
         except (LookupError, ValueError):
-            raise ValueError(f"episode.class_text {self.class_text!r}: expected words and {{}} for the class") from None
+            told = False
+        if not told:
+            raise ValueError(f"episode.class_text {self.class_text!r}: expected words and {{}} for the class")
         return self
 
 

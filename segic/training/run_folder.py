@@ -76,8 +76,8 @@ class RunFolder:
     def refuse_existing(self) -> None:
         """UsageError when the folder holds something already."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            what = "holds a run; go on with --resume" if self.recipe.is_file() else "is not empty"
-            raise UsageError(f"{self.path} {what}, or give another folder with --out")
+            what = "holds a run; go on with --resume, or" if self.recipe.is_file() else "is not empty;"
+            raise UsageError(f"{self.path} {what} give another folder with --out")
 
     def create(
         self, recipe: Mapping[str, Any], init: Path | None = None, backbone: BackboneFile | None = None,

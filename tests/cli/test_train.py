@@ -144,6 +144,7 @@ def test_recipes_are_listed_and_printed(tmp_path: Path) -> None:
         ([], "Missing option '--recipe'"),
         (["--resume"], "is not a training run"),
         (["--resume", "--set", "batch=3"], "leave out either"),
+        (["--recipe", "tiny", "--print-recipe", "--set", "batch=3"], "prints the file, to be changed by hand"),
         (["--recipe", "tiny", "--davis", "nowhere"], "no such folder"),
     ],
 )

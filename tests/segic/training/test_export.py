@@ -54,6 +54,10 @@ def test_a_run_becomes_a_file_that_loads(fit: Fit, tmp_path: Path) -> None:
     first = hashlib.sha256(out.read_bytes()).hexdigest()
     export_run(run.path, out, overwrite=True)
     assert hashlib.sha256(out.read_bytes()).hexdigest() == first
+    run.best.write_bytes(b"damaged")
+    with pytest.raises(SegicError, match=r"best\.pt is damaged.*--latest exports the newest one"):
+        export_run(run.path, out, overwrite=True)
+    export_run(run.path, out, overwrite=True, latest=True)
 
 
 @pytest.mark.usefixtures("folder_data")
