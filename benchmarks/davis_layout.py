@@ -64,6 +64,8 @@ def find_davis(
         label, beside = "all", _videos(root)
         if split is not None:
             raise UsageError(f"{root} has no ImageSets, so there is no split {split!r}; name clips with --sequences")
+        if resolution is not None:
+            raise UsageError(f"{root} has no Annotations, so there is no resolution {resolution!r}; leave it out")
         if not beside:
             raise UsageError(
                 f"{root} is not in a layout known for DAVIS: looked for Annotations/480p/SEQUENCE/*.png, or for video "
@@ -116,7 +118,11 @@ def _lists(root: Path) -> str:
 def _read_list(path: Path) -> list[str]:
     """Sequence names of a list: one a line, or (DAVIS 2016) lines of a frame's and a mask's path."""
     names: dict[str, None] = {}
-    for line in path.read_text().split("\n"):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read as a list of sequences: {error}") from error
+    for line in lines:
         if line.strip():
             first = line.split()[0]
             names[Path(first).parent.name if "/" in first else first] = None

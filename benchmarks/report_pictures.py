@@ -62,7 +62,8 @@ def worst_frames(result: Result, count: int) -> list[Picture]:
 
 
 def _file(result: Result, kind: str, sequence: str, frame: str) -> Path:
-    return Path(result.files[kind].format(sequence=sequence, frame=frame))
+    pattern = result.files[kind]  # other braces are those of a folder's name
+    return Path(pattern.replace("{sequence}", sequence).replace("{frame}", frame))
 
 
 def _frame(result: Result, sequence: str, frame: str, size: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -102,6 +102,7 @@ def test_videos_with_mask_folders(davis: Path, tmp_path: Path) -> None:
         (lambda r: (r / "JPEGImages/480p/two/00002.png").unlink(), r"mask 00002 .* no frame of that name"),
         (lambda r: (r / "ImageSets/2017/val.txt").unlink(), r"2017/val.txt does not exist; found .*all.txt.*--split"),
         (lambda r: (r / "ImageSets/2017/val.txt").write_text("\n"), "lists no sequences"),
+        (lambda r: (r / "ImageSets/2017/val.txt").write_bytes(b"tw\xf6"), r"val\.txt cannot be read as a list"),
         (lambda r: [p.unlink() for p in (r / "Annotations/480p/two").iterdir()], "holds no masks"),
     ],
 )

@@ -192,6 +192,12 @@ def test_worst_frames(run: Result) -> None:
     assert abs(np.flatnonzero(right > 50)[0] - 4 * scale) < 6
 
 
+def test_pictures_of_data_in_a_folder_with_braces(davis: Path, tmp_path: Path, copying: Callable[[], Session]) -> None:
+    davis = davis.rename(tmp_path / "D{1}")
+    DavisBenchmark(2017, find_davis(davis, 2017)).run(stepping(copying), tmp_path / "out", MODEL)
+    assert len(worst_frames(load_result(tmp_path / "out"), 6)) == 2
+
+
 def test_objects_are_shown_where_there_is_one_sequence(
     davis: Path, tmp_path: Path, copying: Callable[[], Session]
 ) -> None:
