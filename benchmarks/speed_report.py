@@ -37,7 +37,7 @@ def as_text(report: SpeedReport) -> str:
         "",
         *_limits(report),
         *(line for result in report.cells for line in _comparison(result)),
-        *_cost_of_objects(report.cells),
+        *_cost_of_objects(report.cells, report.settings.get("tokens")),
         *(f"note: {text}" for text in report.notes),
     ]
     return "\n".join(parts)
@@ -127,12 +127,14 @@ def _times(spread: Spread) -> str:
     return f"{spread.median:.2f}x ({spread.low:.2f}-{spread.high:.2f})"
 
 
-def _cost_of_objects(cells: Sequence[CellResult]) -> list[str]:
-    """What more objects cost, against the cell with the fewest and equal settings otherwise, in CPU time and time."""
+def _cost_of_objects(cells: Sequence[CellResult], tokens: int | None) -> list[str]:
+    """What more objects cost, against the cell with the fewest and equal settings otherwise, in CPU time and time.
+    tokens: of foveated frames, whose size follows from the objects.
+    """
     groups: dict[tuple[object, ...], list[CellResult]] = {}
     for result in cells:
         cell = result.cell
-        groups.setdefault((cell.size, cell.dtype, cell.batch), []).append(result)
+        groups.setdefault((tokens or cell.size, cell.dtype, cell.batch), []).append(result)
     lines = []
     for group in groups.values():
         base, *others = sorted(group, key=lambda result: result.cell.objects)

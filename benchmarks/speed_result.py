@@ -113,7 +113,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of the settings. size: the model's, None for its own."""
+    """One combination of the settings. size: the model's, None for its own; of foveated frames what the first masks
+    made of it.
+    """
 
     objects: int
     size: int | None

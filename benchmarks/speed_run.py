@@ -85,9 +85,12 @@ def measure_speed(
                 if plan.published and twin is None:
                     twin = Subject.of(published_model(model, frame), frame)
                 for clip in clips.values():
-                    fitted = subject if plan.tokens is None else subject.fitted(clip.first.labels, plan.tokens)
+                    fitted, seen, usual = subject, size, default_batch(device)
+                    if plan.tokens is not None:
+                        fitted, usual = subject.fitted(clip.first.labels, plan.tokens), 1
+                        seen = fitted.model.config.size
                     for batch in plan.batches:
-                        cell = Cell(len(clip.first.ids), size, dtype, batch or default_batch(device))
+                        cell = Cell(len(clip.first.ids), seen, dtype, batch or usual)
                         results.append(
                             measure_cell(
                                 fitted, clip, cell, repeat=plan.repeat, twin=twin, overlay=plan.overlay, note=remember

@@ -256,6 +256,8 @@ def test_command_with_foveated_frames(loaded: list[ModelChoice], tmp_path: Path)
     assert result.exit_code == 0, result.output
     (cell,) = json.loads(result.stdout)["cells"]
     assert (cell["cell"]["objects"], cell["frames"]) == (1, 3)
+    assert cell["cell"]["batch"] == 1
+    assert cell["cell"]["size"] in SIZES
 
 
 @pytest.mark.parametrize(
