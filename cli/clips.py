@@ -59,6 +59,12 @@ def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str]) -
     if len(masks) == len(videos):
         return list(masks)
     if len(masks) > 1 or not Path(masks[0]).is_dir():
+        beside = [video for video in videos if video.parent == Path(masks[0]).parent and video.suffix == ".png"]
+        if beside:
+            raise UsageError(
+                f"{beside[0].name} lies beside {masks[0]} and would be a video: a pattern for --masks needs quotes, "
+                f"--masks '{Path(masks[0]).parent / '*.png'}', or the shell takes it apart"
+            )
         raise UsageError(
             f"{len(videos)} videos and {len(masks)} --masks: expected one for each video in the same order, "
             "or one folder with masks named like the videos"

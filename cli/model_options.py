@@ -60,7 +60,10 @@ def model_options(function: F) -> F:
     """Add the options. The command gets them by the names of `ModelChoice`'s fields."""
     for option in (
         click.option(
-            "--size", type=click.IntRange(*SIZES), help="Pixels at which the model looks.  [default: its own]"
+            "--size",
+            type=click.IntRange(*SIZES),
+            help="Pixels at which the model looks at whole pictures.  [default: by --quality, where there is that; "
+            "else its own]",
         ),
         click.option(
             "--dtype",

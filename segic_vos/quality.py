@@ -20,7 +20,8 @@ class Setting:
     """size: pixels of whole frames, as `ModelConfig.size`. tokens: at most so many does a foveated frame need by the
     first masks, which gives the largest of `foveated_sizes`. Measured foveated: jf, mean J&F in percent on eight
     DAVIS-2016 train sequences (README); crowd, J&F on a clip of seven small objects (432x240); speed, frames a second
-    of the whole pipeline relative to "balanced", one object, on two CPU cores. None: not measured.
+    of the whole pipeline relative to "balanced", one object, on two CPU cores. whole: jf and crowd of whole frames.
+    None: not measured.
     """
 
     size: int
@@ -28,15 +29,19 @@ class Setting:
     jf: float | None = None
     crowd: float | None = None
     speed: float | None = None
+    whole: tuple[float, float] | None = None
 
     def __str__(self) -> str:
-        parts = [f"{self.tokens} tokens, or {self.size} px whole"]
+        parts = [f"{self.tokens} tokens"]
         if self.jf is not None:
             parts.append(f"J&F {self.jf:.1f}")
         if self.crowd is not None:
             parts.append(f"of small objects {self.crowd:.1f}")
         if self.speed is not None:
             parts.append(f"speed {self.speed:.1f}x")
+        parts.append(f"or {self.size} px whole")
+        if self.whole is not None:
+            parts.append("J&F {:.1f} and {:.1f}".format(*self.whole))
         return ", ".join(parts)
 
 
@@ -47,8 +52,8 @@ LARGE = 672  # px: above, a frame that is seen whole, as the first one is, takes
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
         "fast": Setting(336, 900, jf=88.9, crowd=59.6, speed=1.75),
-        "balanced": Setting(476, 2100, jf=90.0, crowd=66.7, speed=1.0),
-        "best": Setting(672, 4200, jf=90.2, crowd=68.5, speed=0.6),
+        "balanced": Setting(476, 2100, jf=90.0, crowd=66.7, speed=1.0, whole=(88.2, 61.7)),
+        "best": Setting(672, 4200, jf=90.2, crowd=68.5, speed=0.6, whole=(89.2, 66.5)),
     },
 }
 
