@@ -1,6 +1,6 @@
 """The converted ViT-S/14 in this project's backbone against onnxruntime on the wheel's own graph.
 
-Takes the wheel from SEGIC_TEST_WHEEL, a path; without it the test is skipped: it makes no download of 90 MB.
+Takes the wheel from SEGIC_TEST_WHEEL, a path; without it the test is skipped: `make test` sets it.
 """
 
 import os
