@@ -107,7 +107,8 @@ def find_yvos(
     for folder in (images, masks):
         if not folder.is_dir():
             raise UsageError(
-                f"{base} is not in the layout of YouTube-VOS: looked for {folder.name}/VIDEO/; found {listing(base)}"
+                f"{base} is not in the layout of YouTube-VOS, and has no folder {split!r} that is: looked for "
+                f"{folder.name}/VIDEO/; found {listing(base)}"
             )
     meta = _read_meta(base / "meta.json")
     names = sorted(p.name for p in masks.iterdir() if p.is_dir())

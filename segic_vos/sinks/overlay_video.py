@@ -48,13 +48,11 @@ class OverlayWriter:
         path: Path,
         rate: Fraction | None = None,
         *,
-        alpha: float = 0.5,
         palette: bytes | None = None,
         pixel_aspect: Fraction = Fraction(1),
     ) -> None:
         self._path = path
         self._rate = (rate or DEFAULT_RATE).limit_denominator(_FINEST_RATE)
-        self._alpha = alpha
         self._palette = palette
         self._pixel_aspect = pixel_aspect
         self._output: tuple[OutputContainer, VideoStream] | None = None
@@ -68,7 +66,7 @@ class OverlayWriter:
     def write(self, frame: Frame, result: FrameResult) -> None:
         import av
 
-        drawn = _pad_to_even(draw_overlay(frame.pixels, result.labels, self._palette, self._alpha))
+        drawn = _pad_to_even(draw_overlay(frame.pixels, result.labels, self._palette))
         height, width = drawn.shape[:2]
         with self._writing():
             if self._output is None:
