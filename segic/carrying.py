@@ -31,7 +31,7 @@ def token_flow(
     if target.device.type != "cpu":
         return _neighbour_flow(target, source, grid, radius)
     targets, sources = target.unflatten(0, grid), source.unflatten(0, grid)
-    out = torch.zeros(2, *grid, device=target.device)
+    out = torch.zeros(2, *grid, device=target.device, dtype=torch.float32)
     for tile in tiles(grid, radius):
         if wanted is not None and not wanted[tile.here].any():
             continue
@@ -100,4 +100,4 @@ def _likely(away: Tensor) -> Tensor:
 @remembered(8)
 def _centres(count: int, device: torch.device) -> Tensor:
     """(count,) float32, where the middles of a row's pixels are."""
-    return torch.arange(count, device=device) + 0.5
+    return torch.arange(count, device=device, dtype=torch.float32) + 0.5

@@ -42,6 +42,6 @@ def best_points(propagated: Tensor) -> Tensor:
     """Eq. 2's Topk with k = 1: the largest value of (..., H, W) -> (..., 2) x, y in 0..1, at the value's centre."""
     height, width = propagated.shape[-2:]
     index = propagated.flatten(-2).argmax(-1)
-    x = (index % width + 0.5) / width
-    y = (torch.div(index, width, rounding_mode="floor") + 0.5) / height
+    x = ((index % width).float() + 0.5) / width
+    y = (torch.div(index, width, rounding_mode="floor").float() + 0.5) / height
     return torch.stack([x, y], dim=-1)

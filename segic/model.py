@@ -22,6 +22,7 @@ from segic.exposure import brightened
 from segic.instructions import Instructions, best_points, mask_pool
 from segic.numbers import numbers
 from segic.ownership import claims, partition
+from segic.precision import in_own_precision
 from segic.propagation import Context, by_entity, carried_masks, dense_maps
 from segic.renewal import certain, renewed
 from segic.target_model import fit_target_model
@@ -40,7 +41,7 @@ ENTITIES_AT_ONCE = 16  # decoded together; more go in chunks of this, so that me
 ENTITIES_AT_ONCE_CPU = 4  # of more, a CPU's caches would not hold what goes from step to step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Encoded:
     """Everything that is computed once for an image, whatever is asked about it later.
 
@@ -171,7 +172,7 @@ class SEGIC:
         blocks = coarsest.numel() // (3 * FOVEAE)
         return fovea(coarsest.to(self.device), max(1, blocks if blocks < ROWS else blocks // ROWS * ROWS))
 
-    @torch.no_grad()
+    @in_own_precision
     def encode(self, images: Tensor, coarsest: Tensor | None = None) -> list[Encoded]:
         """The backbone, once an image. images: (B, 3, H, W) uint8 RGB, any device. Returns one Encoded an image.
 
@@ -188,7 +189,7 @@ class SEGIC:
         layout = None if coarsest is None else self.layout(coarsest)
         return self.encode_features(self.backbone(pixels, canvas.valid, layout), canvas, pixels, layout)
 
-    @torch.no_grad()
+    @in_own_precision
     def encode_features(
         self, features: Tensor, canvas: Canvas, pixels: Tensor | None = None, layout: Fovea | None = None
     ) -> list[Encoded]:
@@ -221,7 +222,7 @@ class SEGIC:
             for i in range(features.shape[0])
         ]
 
-    @torch.no_grad()
+    @in_own_precision
     def context(self, image: Encoded, masks: Tensor, entities: Sequence[int]) -> Context:
         """An example from an encoded image and its masks (N, H, W), bool or 0..1, at the frame's size or any other
         resolution of the whole frame; entities: N keys of the caller's.
@@ -247,7 +248,7 @@ class SEGIC:
         parts = masks.split(MASKS_AT_ONCE)
         return torch.cat([image.canvas.cover(part.to(self.device), grid) for part in parts])
 
-    @torch.no_grad()
+    @in_own_precision
     def remember(self, image: Encoded, logits: Tensor, entities: Sequence[int]) -> Context:
         """A frame with its own prediction, logits (N, h4, w4) over the canvas, as an example for the frames to come."""
         if self.config.matching is None:
@@ -281,7 +282,7 @@ class SEGIC:
         fitted = fit_target_model(context.matching, group, len(context.entities), matching.ridge)
         return replace(context, target_model=fitted)
 
-    @torch.no_grad()
+    @in_own_precision
     def renew(self, example: Context, later: Context, grid: tuple[int, int], scores: Tensor | None = None) -> Context:
         """A given example of a video, its linear model fitted anew to a later frame's predicted masks as well; see
         `segic.renewal`. Only for models that do so (`ModelConfig.renew_every`). grid: of the tokens. scores: (n,) of
@@ -291,7 +292,7 @@ class SEGIC:
         sure = None if scores is None else certain(scores, later.covers)
         return renewed(example, later, grid, self.config.matching, sure)
 
-    @torch.no_grad()
+    @in_own_precision
     def predict(
         self,
         target: Encoded,

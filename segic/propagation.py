@@ -108,7 +108,7 @@ def dense_maps(
 
     def from_recent() -> Tensor:
         if not recent:
-            return torch.zeros(len(entities), len(own), device=own.device)
+            return torch.zeros(len(entities), len(own), device=own.device, dtype=torch.float32)
         shown = torch.stack([by_entity(each.covers, each.entities, entities) for each in recent]).any(0)
         shown = shown if cut is None else shown & ~cut
         # To who is not in them nothing is like, which would speak against it everywhere.
@@ -130,7 +130,8 @@ def carried_masks(
     `dense_maps`.
     """
     if not recent:
-        return torch.zeros(len(entities), SCALE * grid[0], SCALE * grid[1], device=target.device)
+        size = (len(entities), SCALE * grid[0], SCALE * grid[1])
+        return torch.zeros(size, device=target.device, dtype=torch.float32)
     last = recent[-1]
     assert last.matching is not None
     assert last.masks is not None
@@ -144,7 +145,7 @@ def target_margins(target: Tensor, given: Sequence[Context], entities: Sequence[
     """Margins of target tokens (T, C) by the examples' target models, the renewed ones where there are such
     -> (N, T) float32: an entity's mean over the examples that show it, 0 without any.
     """
-    total = torch.zeros(len(entities), len(target), device=target.device)
+    total = torch.zeros(len(entities), len(target), device=target.device, dtype=torch.float32)
     shown = dict.fromkeys(entities, 0)
     for context in given:
         known = tuple(key if there else None for key, there in zip(context.entities, context.present, strict=True))

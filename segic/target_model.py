@@ -67,7 +67,7 @@ def fit_counted(tokens: Tensor, counted: Tensor, ridge: float) -> TargetModel:
     factor, failed = torch.linalg.cholesky_ex(covariance)
     # It fails on features that are not finite only; so then are the margins, and the loss, which is where that is told.
     factor = factor.masked_fill(failed > 0, torch.nan)
-    goal = GOAL * (2 * torch.eye(len(of_owner), device=tokens.device) - 1)
+    goal = GOAL * (2 * torch.eye(len(of_owner), device=tokens.device, dtype=torch.float32) - 1)
     mean_goal = of_owner @ goal
     # All that is of one owner has one goal: its tokens' sum tells what they have in common with it.
     common = (sums - of_owner[:, None] * middle).T @ (goal - mean_goal)

@@ -99,7 +99,7 @@ def before(last: Context, ids: Sequence[int]) -> Standing:
     """What is known of N objects from the last frame; nothing, where its masks were given."""
     seen = last.standing
     if seen is None:
-        likeness = torch.full((len(ids),), -torch.inf, device=last.covers.device)
+        likeness = torch.full((len(ids),), -torch.inf, device=last.covers.device, dtype=torch.float32)
         return Standing(likeness, torch.zeros_like(likeness, dtype=torch.bool))
     return Standing(*(by_entity(part, last.entities, ids) for part in (seen.likeness, seen.away)))
 

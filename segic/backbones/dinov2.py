@@ -177,7 +177,7 @@ def halved(picture: Tensor) -> Tensor:
 
 def _channels(values: tuple[float, ...]) -> Tensor:
     """(3, 1, 1), on the CPU even where modules are built without storage: no weight file holds these."""
-    return torch.tensor(values, device="cpu").view(3, 1, 1)
+    return torch.tensor(values, device="cpu", dtype=torch.float32).view(3, 1, 1)
 
 
 class DinoV2(nn.Module):

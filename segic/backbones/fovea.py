@@ -99,7 +99,7 @@ def _less(joined: Tensor, free: Tensor, count: int) -> Tensor:
     if not count or not free.any():
         return joined
     others, candidates = (~joined).nonzero(), free.nonzero()
-    distance = torch.zeros(len(candidates), device=joined.device)
+    distance = torch.zeros(len(candidates), device=joined.device, dtype=torch.float32)
     if len(others):
         distance = torch.cdist(candidates.float(), others.float()).amin(1)
     y, x = candidates[distance.argsort(stable=True)[:count]].unbind(1)

@@ -104,7 +104,8 @@ def shrink(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     before, after = height // parts, size[0] // parts
     if pictures.device.type != "cpu" or before > LARGEST or after * width != before * size[1]:
         return F.interpolate(pictures, size, mode="area")
-    line = F.interpolate(torch.eye(before)[None], after, mode="area")[0]  # (before, after): what each adds to each
+    unit = torch.eye(before, dtype=torch.float32, device=pictures.device)
+    line = F.interpolate(unit[None], after, mode="area")[0]  # (before, after): what each adds to each
     kernels = torch.einsum("ya,xb->abyx", line, line).flatten(0, 1)[:, None].to(pictures.dtype)
     found = F.conv2d(pictures.flatten(0, 1)[:, None], kernels, stride=before)
     return F.pixel_shuffle(found, after).view(*pictures.shape[:2], *size)
