@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segic.backbones.fovea import fovea
-from segic.model import SEGIC
+from segic.model import MASKS_AT_ONCE, SEGIC
 from segic.propagation import Context
 from segic.tiles import surroundings
 
@@ -53,9 +53,14 @@ def scales(weights: Tensor, *, learnt: bool = False) -> Tensor:
 def usual_scales(model: SEGIC, labels: NDArray[np.int32]) -> Tensor:
     """(h, w) int64: `scales` after a frame with masks `labels`, (H, W), 0 for background."""
     frame = (labels.shape[0], labels.shape[1])
-    ids = np.unique(labels[labels != 0])
-    masks = np.stack([labels == i for i in ids] or [labels != 0])  # an empty one where there is no object
-    return scales(model.canvas(frame).cover(torch.from_numpy(masks).to(model.device), model.grid(frame)))
+    ids = np.unique(labels[labels != 0]).tolist() or [-1]  # an empty mask where there is no object
+    canvas, grid = model.canvas(frame), model.grid(frame)
+
+    def cover(some: Sequence[int]) -> Tensor:
+        return canvas.cover(torch.from_numpy(np.stack([labels == i for i in some])).to(model.device), grid)
+
+    # A few at a time: many masks of a large picture take gigabytes as floats.
+    return scales(torch.cat([cover(ids[i : i + MASKS_AT_ONCE]) for i in range(0, len(ids), MASKS_AT_ONCE)]))
 
 
 def count_tokens(model: SEGIC, labels: NDArray[np.int32]) -> int:

@@ -13,7 +13,7 @@ from segic.errors import UsageError
 from segic.labels import as_ids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Frame:
     """One picture of a clip.
 
@@ -59,7 +59,7 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Frame]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Annotation:
     """Masks that a person gave for one frame.
 
@@ -87,6 +87,8 @@ def annotation(labels: NDArray[np.integer] | NDArray[np.bool_], void: int | None
     "undecided", if there is one. Nothing is judged and nothing guessed here, unlike in `read_mask`.
     Raises UsageError for an array of another shape or type, and for ids below 0 or above 2**31 - 1.
     """
+    if not isinstance(labels, np.ndarray):
+        raise UsageError(f"the mask is a {type(labels).__name__}; expected an array of integers or bool, (H, W)")
     if labels.ndim != 2 or labels.dtype.kind not in "iub":
         raise UsageError(f"the mask is {labels.dtype} of shape {labels.shape}; expected integers or bool, (H, W)")
     checked = as_ids(labels)
@@ -94,14 +96,15 @@ def annotation(labels: NDArray[np.integer] | NDArray[np.bool_], void: int | None
     return Annotation(checked, ids, void)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameResult:
     """The masks of one frame.
 
-    labels: (H, W) int32, the user's ids, 0 is background.
+    labels: (H, W) int32, the user's ids, 0 is background; where masks were given, undecided pixels keep their value.
     ids:    every object followed so far, ascending, visible here or not.
     scores: id to the model's own confidence in its mask, 0..1; 1.0 for a given mask.
-    given:  True where the person's own mask of this frame is what stands in `labels`.
+    given:  True where a person gave masks of this frame, which are what stands in `labels`; objects that these do not
+            show are predicted beside them.
     probabilities: (len(ids), H, W) float16 in the order of `ids`, only when asked for.
     likeness: how much the given examples speak for what an object was when it was last seen, a mean of differences of
             cosines, by id; of models that notice cuts (`segic.shots`), for the objects of which it is known.

@@ -15,6 +15,7 @@ from torch import Tensor
 from segic.errors import UsageError
 from segic.images import to_batch
 from segic.model import SEGIC, Encoded
+from segic.precision import in_own_precision
 from segic.propagation import Context
 from segic.recorded import Recorded
 from segic.renewal import on_turn
@@ -22,7 +23,7 @@ from segic.shots import Standing
 from segic.thinning import thinned
 from segic_vos.following import Followed, follow
 from segic_vos.fovea import fitting_size, last_seen, scales
-from segic_vos.frames import Annotation, FrameResult
+from segic_vos.frames import Annotation, FrameResult, annotation
 from segic_vos.pending import Array, Fetched, Pending
 from segic_vos.quality import QUALITIES, foveated_sizes
 
@@ -75,16 +76,27 @@ class VideoSession:
 
     @classmethod
     def close_to(
-        cls, model: SEGIC, labels: NDArray[np.int32], *, tokens: int = TOKENS, probabilities: bool = False,
-        meta: Tensor | None = None,
+        cls, model: SEGIC, labels: NDArray[np.integer] | NDArray[np.bool_] | Annotation, *, tokens: int = TOKENS,
+        probabilities: bool = False, meta: Tensor | None = None,
     ) -> "VideoSession":  # fmt: skip
-        """A foveated session for objects such as in `labels`, (H, W) with 0 for background: at the largest of the
-        measured sizes at which a frame with these masks needs at most so many tokens; a few more make whole steps.
+        """A foveated session for objects such as in `labels`, (H, W) with 0 for background, or an annotation: at the
+        largest of the measured sizes at which a frame with these masks needs at most so many tokens; a few more make
+        whole steps. Raises UsageError as `annotation`, and for masks without a pixel.
         """
-        if labels.ndim != 2:
-            raise UsageError(f"the labels are of shape {labels.shape}; expected (H, W), the frame's")
-        fitted = model.at_size(fitting_size(model, labels, foveated_sizes(tokens), tokens))
+        if not isinstance(labels, Annotation) and np.ndim(labels) != 2:
+            raise UsageError(f"the labels are of shape {np.shape(labels)}; expected (H, W), the frame's")
+        given = labels if isinstance(labels, Annotation) else annotation(labels)
+        if not given.labels.size:
+            raise UsageError(f"the labels are of shape {given.labels.shape}, without a pixel; expected the frame's")
+        if tokens < 1:
+            raise UsageError(f"tokens {tokens}: expected a number from 1")
+        fitted = model.at_size(fitting_size(model, given.objects, foveated_sizes(tokens), tokens))
         return cls(fitted, probabilities=probabilities, meta=meta, foveated=True)
+
+    @property
+    def device(self) -> torch.device:
+        """The model's."""
+        return self.model.device
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -100,6 +112,7 @@ class VideoSession:
         """The next frame, (H, W, 3) uint8 RGB, and its masks if a person gave some; see `step_encoded`."""
         return self.step_encoded(self.encode(pixels, whole=annotation is not None), annotation)
 
+    @in_own_precision
     def encode(self, pixels: NDArray[np.uint8], *, whole: bool = True) -> Encoded:
         """The next frame, (H, W, 3) uint8 RGB, encoded. whole: at full resolution everywhere, as examples are.
 
@@ -126,6 +139,7 @@ class VideoSession:
         """The next frame, encoded; see `submit`."""
         return self.submit(image, annotation).result()
 
+    @in_own_precision
     def submit(self, image: Encoded, annotation: Annotation | None = None) -> Pending:
         """The next frame, encoded. A GPU may still be at work on the result when this returns: frames to come can be
         submitted before it is read.
@@ -182,6 +196,7 @@ class VideoSession:
         known = predicted.likeness, predicted.away
         return Pending.known(FrameResult(labels, self._ids, told, True, probabilities, *known))
 
+    @in_own_precision
     def remember(
         self,
         image: Encoded,
@@ -203,7 +218,9 @@ class VideoSession:
             self._given_result(image, annotation, FrameResult(others, self._ids, known))
         elif followed:
             frame = self._example(image, labels, followed)
-            self._learn(frame, image.grid, torch.tensor(list(known.values()), device=self.model.device))
+            self._learn(
+                frame, image.grid, torch.tensor(list(known.values()), device=self.model.device, dtype=torch.float32)
+            )
 
     def skip(self) -> None:
         """Counts a frame that was predicted earlier and of which the frames to come need nothing."""
@@ -219,7 +236,7 @@ class VideoSession:
         if not likeness and not away:
             return frame
         device = self.model.device
-        values = torch.tensor([likeness.get(key, -inf) for key in frame.entities], device=device)
+        values = torch.tensor([likeness.get(key, -inf) for key in frame.entities], device=device, dtype=torch.float32)
         gone = torch.tensor([key in away for key in frame.entities], device=device)
         return replace(frame, standing=Standing(values, gone))
 
@@ -299,6 +316,12 @@ def _sparing(example: Context, last: Context, followed: Sequence[int]) -> Contex
 
 def _check_annotation(annotation: Annotation, frame: tuple[int, int]) -> None:
     """Raises UsageError where the masks do not fit the frame or an object has none."""
+    if not isinstance(annotation, Annotation):
+        raise UsageError(f"the masks are given as a {type(annotation).__name__}; expected segic_vos.annotation(labels)")
+    if annotation.labels.ndim != 2 or annotation.labels.dtype.kind not in "iu":
+        raise UsageError(
+            f"the mask is {annotation.labels.dtype} of shape {annotation.labels.shape}; expected integers, (H, W)"
+        )
     if annotation.labels.shape != frame:
         raise UsageError(
             f"the mask is {annotation.labels.shape[1]}x{annotation.labels.shape[0]} pixels, its frame is "

@@ -251,6 +251,38 @@ def test_without_any_object_a_session_can_begin(dense_model: SEGIC) -> None:
     assert session.step(clip(1)[0]).ids == ()
 
 
+@pytest.mark.parametrize(
+    ("labels", "tokens", "message"),
+    [
+        (np.zeros((0, 160), np.int32), 700, r"without a pixel"),
+        (first_mask() * 0.5, 700, r"the mask is float64 .*expected integers or bool"),
+        (-first_mask(), 700, r"-5"),
+        (first_mask(), 0, r"tokens 0: expected a number from 1"),
+    ],
+)
+def test_labels_that_are_none_are_refused(dense_model: SEGIC, labels: np.ndarray, tokens: int, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        VideoSession.close_to(dense_model, labels, tokens=tokens)
+
+
+def test_an_annotations_undecided_pixels_are_no_object_to_be_close_to(dense_model: SEGIC) -> None:
+    masks = first_mask()
+    undecided = masks.copy()
+    undecided[::8][masks[::8] == 0] = 255
+    sizes = [
+        VideoSession.close_to(dense_model, labels, tokens=700).model.config.size
+        for labels in (masks, annotation(undecided, 255), annotation(undecided))
+    ]
+    assert sizes[0] == sizes[1] > sizes[2]
+
+
+def test_many_objects_are_covered_a_few_at_a_time(dense_model: SEGIC, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(90 * 160, dtype=np.int32).reshape(90, 160) // 400 + 1
+    expected = usual_scales(dense_model, labels)
+    monkeypatch.setattr("segic_vos.fovea.MASKS_AT_ONCE", 5)
+    assert torch.equal(usual_scales(dense_model, labels), expected)
+
+
 def test_masks_of_another_shape_are_refused(dense_model: SEGIC) -> None:
     with pytest.raises(UsageError, match=r"the labels are of shape \(1, \d+, \d+\); expected \(H, W\)"):
         VideoSession.close_to(dense_model, first_mask()[None])

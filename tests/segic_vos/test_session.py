@@ -569,6 +569,19 @@ def test_mask_of_another_size(model, at):
 
 
 @pytest.mark.parametrize("model", ["dense", "dense, one recent frame, bare", "released"], indirect=True)
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.ones(SIZE, np.int32), r"given as a ndarray; expected segic_vos\.annotation\(labels\)"),
+        (Annotation(np.ones((*SIZE, 1), np.int32), (1,)), r"is int32 of shape .*1\); expected integers, \(H, W\)"),
+        (Annotation(np.ones(SIZE) / 2, (1,)), r"the mask is float64"),
+    ],
+)
+def test_what_is_no_annotation_is_named(model, given, message):
+    with pytest.raises(UsageError, match=message):
+        VideoSession(model).step(clip(1)[0], given)
+
+
 def test_memory_does_not_grow_with_the_video(model):
     session = VideoSession(model)
     sizes = {}
