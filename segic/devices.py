@@ -19,12 +19,13 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 PRODUCTS = {**DTYPES, "int8": torch.int8}
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str | torch.device = "auto") -> torch.device:
     """auto: CUDA, else MPS, else the CPU. Also "cuda:1". UsageError for a device that this machine lacks."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    name = str(name)
     kind, _, number = name.partition(":")
     if kind not in DEVICES or (":" in name and not (kind == "cuda" and number.isdecimal())):
         raise UsageError(f"device {name!r}: expected one of {', '.join(DEVICES)}, or cuda:N")

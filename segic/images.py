@@ -15,12 +15,13 @@ from segic.propagation import Context
 from segic.text import FixedPrompt, TextEncoder, class_prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Example:
     """An image with what is to be found in others.
 
     image: (H, W, 3) uint8 RGB. mask: (H, W), bool for one entity or integer labels with one id an entity, 0 background,
-    up to 2**31 - 1.
+    up to 2**31 - 1. The same id in several examples, or bool masks in several, is the same entity: two things are
+    `mask * 1` and `mask * 2`. Of its texts the last one counts.
     text: class name of the entity, for models that take text.
     """
 
@@ -29,7 +30,7 @@ class Example:
     text: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """What was found on a target, N entities.
 
@@ -65,7 +66,9 @@ class Prompt:
 
 
 def to_batch(image: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) tensor; UsageError for any other array."""
+    """(H, W, 3) uint8 -> (1, 3, H, W) tensor; UsageError for anything else."""
+    if not isinstance(image, np.ndarray):
+        raise UsageError(f"the image is a {type(image).__name__}; expected an array, uint8 of shape (H, W, 3), RGB")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise UsageError(f"the image is {image.dtype} of shape {image.shape}; expected uint8 of shape (H, W, 3), RGB")
     if not image.size:
@@ -80,12 +83,18 @@ def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncode
     Raises UsageError for no example, a mask of another size than its image or of numbers that are no ids, only empty
     masks, or a text that the model cannot take.
     """
+    if isinstance(examples, Example):
+        examples = [examples]
     if not examples:
         raise UsageError("no example was given; at least one image with a mask is needed")
     contexts: list[Context] = []
     words: dict[int, str | None] = {}
     for number, example in enumerate(examples, start=1):
+        if not isinstance(example, Example):
+            raise UsageError(f"example {number} is a {type(example).__name__}; expected a segic.Example")
         picture = to_batch(example.image)
+        if not isinstance(example.mask, np.ndarray):
+            raise UsageError(f"example {number}: the mask is a {type(example.mask).__name__}; expected an array")
         if example.mask.dtype.kind not in "bui":
             raise UsageError(
                 f"example {number}: the mask is {example.mask.dtype}; expected integer ids, or a boolean mask, such as "

@@ -30,7 +30,7 @@ class MaskFile:
     notes: tuple[str, ...]
 
 
-def read_mask(path: Path, *, allow_many: bool = False, known: Collection[int] = ()) -> MaskFile:
+def read_mask(path: Path | str, *, allow_many: bool = False, known: Collection[int] = ()) -> MaskFile:
     """The index mask in `path`: palette, grey (8 or 16 bit), or a picture of few colours, which become ids 1, 2, ...
 
     An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void,
@@ -38,6 +38,7 @@ def read_mask(path: Path, *, allow_many: bool = False, known: Collection[int] = 
     file that is no picture or that has 16 bits a channel and is not grey, and, unless `allow_many`, for a mask that
     looks anti-aliased or holds more than 64 ids in 8 bits.
     """
+    path = Path(path)
     values, palette, notes = _read_values(path)
     present = _distinct(values)
     undecided = values.dtype == np.uint8 and VOID in present and len(present) > 1 and VOID not in known

@@ -21,10 +21,10 @@ class MaskWriter:
     Raises UsageError for ids above 65535, SegicError when a file cannot be written.
     """
 
-    def __init__(self, folder: Path, palette: bytes | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | str, palette: bytes | None = None) -> None:
+        self._folder = Path(folder)
         self._palette = complete_palette(palette)
-        make_folder(folder)
+        make_folder(self._folder)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         path = self._folder / f"{frame.name}.png"

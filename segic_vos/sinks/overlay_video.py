@@ -45,14 +45,14 @@ class OverlayWriter:
 
     def __init__(
         self,
-        path: Path,
-        rate: Fraction | None = None,
+        path: Path | str,
+        rate: Fraction | float | None = None,
         *,
         palette: bytes | None = None,
         pixel_aspect: Fraction = Fraction(1),
     ) -> None:
-        self._path = path
-        self._rate = (rate or DEFAULT_RATE).limit_denominator(_FINEST_RATE)
+        self._path = path = Path(path)
+        self._rate = Fraction(rate or DEFAULT_RATE).limit_denominator(_FINEST_RATE)
         self._palette = palette
         self._pixel_aspect = pixel_aspect
         self._output: tuple[OutputContainer, VideoStream] | None = None

@@ -20,10 +20,10 @@ class ProbabilityWriter:
     for other results without them, SegicError when a file cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = Path(folder)
         self._made: set[int] = set()
-        make_folder(folder)
+        make_folder(self._folder)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
         for at, number in enumerate(result.ids):

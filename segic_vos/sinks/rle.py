@@ -33,9 +33,9 @@ class RleWriter:
     the file cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         self._encode = encoder()
-        self._path = path
+        self._path = path = Path(path)
         make_folder(path.parent)
         with writing(path):
             # Unbuffered: a frame's entries are one write, so that nothing is left over to fail at `close`.

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from segic.errors import SegicError, UsageError
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path | str) -> NDArray[np.uint8]:
     """The picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
     Grey and palette pictures become RGB, transparency is dropped, 16-bit pictures keep their upper 8 bits. Raises
@@ -16,6 +16,7 @@ def read_rgb(path: Path) -> NDArray[np.uint8]:
     """
     from PIL import Image, ImageOps
 
+    path = Path(path)
     if path.is_dir():
         raise UsageError(f"{path}: a folder, expected a picture file")
     if not path.exists():

@@ -212,3 +212,27 @@ def test_names_of_the_package():
         assert getattr(segic, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Sam'"):
         segic.Sam  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        ([(picture(), labels(1))], "example 1 is a tuple; expected a segic.Example"),
+        ([Example(None, labels(1))], "the image is a NoneType; expected an array"),
+        ([Example(picture(), torch.from_numpy(labels(1)))], "example 1: the mask is a Tensor; expected an array"),
+    ],
+)
+def test_what_is_no_example_is_named(dense_model, examples, message):
+    with pytest.raises(UsageError, match=message):
+        dense_model.prepare(examples)
+
+
+def test_one_example_needs_no_list(dense_model):
+    example = Example(picture(), labels(3))
+    assert dense_model.prepare(example).ids == dense_model.prepare([example]).ids == (3,)
+
+
+def test_examples_are_told_apart_by_who_they_are():
+    example, other = (Example(picture(), labels(3)) for _ in range(2))
+    assert [example, other].index(other) == 1
+    assert len({example, other}) == 2

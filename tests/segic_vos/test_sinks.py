@@ -19,9 +19,10 @@ from PIL import Image
 
 from segic.errors import SegicError, UsageError
 from segic_vos.frames import Frame, FrameResult
+from segic_vos.masks import read_mask
 from segic_vos.palette import complete_palette, davis_palette, distinct_palette
 from segic_vos.sinks import MaskWriter, OverlayWriter, ProbabilityWriter, RleWriter, draw_overlay
-from segic_vos.sources import open_source
+from segic_vos.sources import open_source, read_rgb
 
 
 def frame(index, pixels=None, time=None, size=(8, 12)):
@@ -441,3 +442,17 @@ def test_soft_masks_of_a_given_mask_are_hard(tmp_path):
 def test_soft_masks_need_probabilities(tmp_path):
     with pytest.raises(UsageError, match="frame 00000: soft masks were asked for"):
         ProbabilityWriter(tmp_path).write(frame(0), result(square(5)))
+
+
+def test_paths_may_be_text_and_rates_plain_numbers(tmp_path):
+    frame = Frame(0, "00000", np.zeros((8, 12, 3), np.uint8))
+    result = FrameResult(np.ones((8, 12), np.int32), (1,), {1: 1.0}, probabilities=np.ones((1, 8, 12), np.float16))
+    sinks = [
+        MaskWriter(f"{tmp_path}/masks"), ProbabilityWriter(f"{tmp_path}/soft"), OverlayWriter(f"{tmp_path}/o.mp4", 12.5)
+    ]  # fmt: skip
+    for sink in sinks:
+        sink.write(frame, result)
+        sink.close()
+    assert read_mask(f"{tmp_path}/masks/00000.png").annotation.ids == (1,)
+    assert read_rgb(f"{tmp_path}/soft/1/00000.png").shape == (8, 12, 3)
+    assert open_source(f"{tmp_path}/o.mp4").info.rate == Fraction(25, 2)
