@@ -75,7 +75,8 @@ def segment(
     parsed = [parse_example(spec) for spec in specs]
     inputs = [*targets, *(path for each in parsed for path in (each.image, each.mask))]
     folders = _folders(targets, out, inputs, overwrite=overwrite)
-    shown = [_read(each, talker, many_ids=many_ids) for each in parsed]
+    colours: dict[int, int] = {}
+    shown = [_read(each, talker, colours, many_ids=many_ids) for each in parsed]
     with talker.bytes() as progress:
         model = load(ModelChoice(**choice), progress).model
     facts = {
@@ -156,13 +157,14 @@ def _folders(targets: Sequence[Path], out: Path | None, inputs: Sequence[Path], 
     return folders
 
 
-def _read(spec: ExampleSpec, talker: Talker, *, many_ids: bool) -> ShownExample:
+def _read(spec: ExampleSpec, talker: Talker, colours: dict[int, int], *, many_ids: bool) -> ShownExample:
+    """colours: ids of those in the examples before, which it adds to."""
     from segic_vos.images import ShownExample
     from segic_vos.masks import read_mask
     from segic_vos.sources import read_rgb
 
     pixels = read_rgb(spec.image)
-    mask = read_mask(spec.mask, allow_many=many_ids)
+    mask = read_mask(spec.mask, allow_many=many_ids, colours=colours)
     for text in mask.notes:
         talker.note(text)
     labels = mask.annotation.labels

@@ -41,6 +41,7 @@ class Annotations:
         self._allow_many = allow_many
         self._used: set[str] = set()
         self._ids: set[int] = set()
+        self._colours: dict[int, int] = {}
         self._notes = list(notes)
         self._said: set[str] = set()
         if first is not None:
@@ -64,6 +65,11 @@ class Annotations:
         return Annotations(
             self.form, source=self._source, first=self._first, by_frame=self._by_frame, allow_many=self._allow_many
         )
+
+    @property
+    def any_used(self) -> bool:
+        """Whether a frame came for which there is a mask."""
+        return self._first is not None or bool(self._used)
 
     def at(self, frame: Frame, *, first: bool) -> Annotation | None:
         """The mask given for `frame`, None where there is none. first: it is the first frame that is processed.
@@ -153,7 +159,7 @@ class Annotations:
         return found, ids
 
     def _read(self, path: Path, known: set[int]) -> MaskFile:
-        return read_mask(path, allow_many=self._allow_many, known=known)
+        return read_mask(path, allow_many=self._allow_many, known=known, colours=self._colours)
 
     def _note(self, mask: MaskFile, source: str, where: str) -> None:
         for text in mask.notes:

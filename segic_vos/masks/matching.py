@@ -1,5 +1,6 @@
 """Which frame does a mask file's name mean, and what kind of masks does a set of files hold?"""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -64,6 +65,13 @@ def decide_form(files: Sequence[Path], frames: FrameNames, where: str) -> tuple[
             "give one binary mask per object"
         )
     if not matching:
+        # Nobody pads the ids of a few objects to four digits.
+        if len(stems) > 1 and all(re.search(r"(?<!\d)0\d{3,}$", stem) for stem in stems):
+            raise UsageError(
+                f"{where}: {len(files)} binary masks ({_shorten(stems)}) are numbered as frames are, but named like "
+                "none of them. Name masks of frames as the frames are named; for those of the first frame's objects "
+                "say --mask-form objects (form= in Python)"
+            )
         return "objects", None
     padded = [stem for stem in stems if len(stem) >= 4 and stem.startswith("0")]
     if len(matching) == len(stems):

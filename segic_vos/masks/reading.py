@@ -13,7 +13,7 @@ from segic_vos.frames import Annotation
 from segic_vos.palette import complete_palette
 
 from .colours import ids_from_colours
-from .suspicion import refuse_suspicious
+from .suspicion import refuse_mostly_void, refuse_suspicious
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -30,22 +30,32 @@ class MaskFile:
     notes: tuple[str, ...]
 
 
-def read_mask(path: Path | str, *, allow_many: bool = False, known: Collection[int] = ()) -> MaskFile:
+def read_mask(
+    path: Path | str,
+    *,
+    allow_many: bool = False,
+    known: Collection[int] = (),
+    colours: dict[int, int] | None = None,
+) -> MaskFile:
     """The index mask in `path`: palette, grey (8 or 16 bit), or a picture of few colours, which become ids 1, 2, ...
 
     An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void,
-    unless it is among the objects `known` already. Fully transparent pixels are background. Raises UsageError for a
-    file that is no picture or that has 16 bits a channel and is not grey, and, unless `allow_many`, for a mask that
-    looks anti-aliased or holds more than 64 ids in 8 bits.
+    unless it is among the objects `known` already. Fully transparent pixels are background. colours: the ids of those
+    (0xRRGGBB) in masks that belong with this one; new ones are added. Raises UsageError for a file that is no picture
+    or that has 16 bits a channel and is not grey, for a palette by whose colours another value than 0 is background,
+    and, unless `allow_many`, for a mask that looks anti-aliased, of which little but what is undecided would be left,
+    or that holds more than 64 ids in 8 bits.
     """
     path = Path(path)
-    values, palette, notes = _read_values(path)
+    values, palette, notes = _read_values(path, {} if colours is None else colours)
     present = _distinct(values)
     undecided = values.dtype == np.uint8 and VOID in present and len(present) > 1 and VOID not in known
     void = VOID if undecided else None
     ids = tuple(value for value in present if value != void)
     if not allow_many:
         refuse_suspicious(values, ids, eight_bit=values.dtype == np.uint8, path=path)
+        if void is not None:
+            refuse_mostly_void(values, void, path)
     labels = values.astype(np.int32)
     if not ids:
         notes += ("an empty mask: every pixel is background, no object is given",)
@@ -56,7 +66,7 @@ def read_mask(path: Path | str, *, allow_many: bool = False, known: Collection[i
 
 def read_binary_mask(path: Path) -> NDArray[np.bool_]:
     """The mask (H, W) of one object: every pixel that is not 0. UsageError for more than one value beside 0."""
-    values, _, _ = _read_values(path)
+    values, _, _ = _read_values(path, {})
     present = _distinct(values)
     if len(present) > 1:
         raise UsageError(
@@ -69,7 +79,7 @@ def read_binary_mask(path: Path) -> NDArray[np.bool_]:
 def is_binary_mask(path: Path) -> bool:
     """True where the file holds at most one value beside 0."""
     try:
-        values, _, _ = _read_values(path)
+        values, _, _ = _read_values(path, {})
     except UsageError as error:
         if error.__cause__ is not None:  # not readable at all
             raise
@@ -106,9 +116,11 @@ def _within_range(values: NDArray[np.integer], path: Path) -> NDArray[np.int32]:
     return values.astype(np.int32)
 
 
-def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], bytes | None, tuple[str, ...]]:
+def _read_values(
+    path: Path, colours: dict[int, int]
+) -> tuple[NDArray[np.uint8] | NDArray[np.int32], bytes | None, tuple[str, ...]]:
     """The file's values (H, W), uint8 for 8-bit index masks and int32 for deeper ones, turned as its EXIF orientation
-    says; its palette; notes.
+    says; its palette; notes. colours: as in `read_mask`.
     """
     from PIL import Image, ImageOps
 
@@ -134,7 +146,7 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
             "grey PNG of 8 or 16 bits, without colours and transparency, or a palette PNG"
         )
     if coloured:
-        return ids_from_colours(array, path)
+        return ids_from_colours(array, path, colours)
     values = array.astype(np.uint8)
     if values.ndim == 3:
         values = np.where(values[..., 1] == 0, 0, values[..., 0]).astype(np.uint8)
@@ -142,7 +154,22 @@ def _read_values(path: Path) -> tuple[NDArray[np.uint8] | NDArray[np.int32], byt
         values //= 255 // (2**depth - 1)  # Pillow makes the largest value white
     if clear:
         values[np.isin(values, clear)] = 0
+    if palette is not None:
+        _refuse_other_background(values, palette, path)
     return np.ascontiguousarray(values), palette, ()
+
+
+def _refuse_other_background(values: NDArray[np.uint8], palette: bytes, path: Path) -> None:
+    """UsageError where 0 is there and is not black, and another value is: programs that make a palette of a colour
+    picture number its colours as they like.
+    """
+    black = [value for value in _distinct(values) if palette[3 * value : 3 * value + 3] == b"\0\0\0"]
+    if black and any(palette[:3]) and bool((values == 0).any()):
+        raise UsageError(
+            f"{path}: a palette in which 0, the background by its number, is #{palette[:3].hex()}, and {black[0]} is "
+            "black, the background by its colour; save the mask as a colour picture (RGB) if colours count, as a grey "
+            "one if numbers do"
+        )
 
 
 def _transparent(image: "Image.Image") -> list[int]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from segic.errors import UsageError
 
 MANY_IDS = 64
+MOSTLY = 3  # times as many pixels undecided as with ids: then hardly anything is given
 FEW_IDS = 4  # fewer ids than this are believed whatever their shape
 
 
@@ -32,6 +33,20 @@ def refuse_suspicious(values: NDArray[np.integer], ids: tuple[int, ...], *, eigh
         "compression are the likely cause. Expected: one value per object, the same all over it. If these are the ids "
         "that you mean, say so: --many-ids, or allow_many=True in Python"
     )
+
+
+def refuse_mostly_void(values: NDArray[np.integer], void: int, path: Path) -> None:
+    """Raise UsageError for a mask (H, W) with `void` beside ids that hardly cover anything: a binary mask that JPEG
+    compression or smoothing left with other values, or one whose rim is marked.
+    """
+    undecided, decided = int((values == void).sum()), int(((values != void) & (values != 0)).sum())
+    if undecided > MOSTLY * decided:
+        raise UsageError(
+            f"{path}: {void} beside other ids means undecided, which would be {undecided} pixels here, and {decided} "
+            f"pixels are all that other ids have. If {void} is the object, write it as the only value beside 0 (JPEG "
+            "compression and smoothed edges make others); if this is what you mean, say so: --many-ids, or "
+            "allow_many=True in Python"
+        )
 
 
 def _solid_ids(values: NDArray[np.integer]) -> frozenset[int]:

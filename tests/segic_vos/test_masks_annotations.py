@@ -331,3 +331,15 @@ def test_masks_past_a_videos_end_do_not_stop_it(save, tmp_path):
     assert masks.opening(VIDEO, Selection(start=1, every=2), (4, 12), 20).ids == (3,)
     with pytest.raises(UsageError, match="given for frame 00900"):
         masks.opening(VIDEO, Selection(), (4, 12))
+
+
+def test_masks_numbered_like_frames_of_another_name_are_refused(save):
+    for number in (1, 5):
+        save(f"masks/mask_{number:04d}.png", np.full((4, 4), 255, np.uint8))
+    folder = save("masks/mask_0001.png", np.full((4, 4), 255, np.uint8)).parent
+    names = [f"frame_{number:04d}" for number in range(8)]
+    for frames in (names, None):
+        with pytest.raises(UsageError, match=r"mask_0001, mask_0005\) are numbered as frames are, but named like none"):
+            read_annotations(folder, frame_names=frames)
+    both = read_annotations(folder, frame_names=names, form="objects")
+    assert both.form == "objects"

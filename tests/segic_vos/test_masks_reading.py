@@ -108,6 +108,43 @@ def test_colours_become_ids_in_order_of_appearance(save):
     assert any("#ff0000 is 1, #0000ff is 2" in note for note in read.notes)
 
 
+def test_colours_keep_their_ids_in_masks_that_belong_together(save):
+    colours = {}
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+    def ids(name, *stripes):
+        picture = np.repeat(np.array([stripes], np.uint8), 4, axis=0)
+        return read_mask(save(name, picture), colours=colours).annotation
+
+    assert ids("a.png", red, blue).labels[0].tolist() == [1, 2]
+    later = ids("b.png", blue, green)
+    assert later.labels[0].tolist() == [2, 3]
+    assert later.palette[:12] == bytes([0, 0, 0, *red, *blue, *green])
+    assert read_mask(save("c.png", np.full((4, 4, 3), blue, np.uint8))).annotation.ids == (1,)  # by itself
+
+
+def test_a_palette_by_whose_colours_another_value_is_background_is_refused(save):
+    palette = [200, 30, 30, 0, 0, 0, *[9] * 762]
+    with pytest.raises(UsageError, match=r"0, the background by its number, is #c81e1e, and 1 is black"):
+        read_mask(save("m.png", blocks(0, 1), palette=palette))
+    assert read_mask(save("n.png", blocks(0, 2), palette=palette)).annotation.ids == (2,)
+    assert read_mask(save("o.png", blocks(1, 1), palette=palette)).annotation.ids == (1,)
+
+
+def test_a_mask_of_which_little_but_undecided_would_be_left_is_refused(save):
+    values = np.zeros((40, 40), np.uint8)
+    values[5:30, 5:30] = 255
+    values[5, 5:30] = 254
+    path = save("m.png", values)
+    with pytest.raises(
+        UsageError, match=r"255 beside other ids means undecided, which would be 600 pixels .*--many-ids"
+    ):
+        read_mask(path)
+    assert read_mask(path, allow_many=True).annotation.void == 255
+    values[5:12, 5:30] = 254
+    assert read_mask(save("n.png", values)).annotation.ids == (254,)
+
+
 def test_transparent_pixels_are_background(save):
     rgba = np.zeros((4, 8, 4), np.uint8)
     rgba[:, :4] = (255, 0, 0, 255)
