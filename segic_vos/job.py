@@ -81,6 +81,7 @@ def open_clip(job: ClipJob) -> Clip:
             end=job.end,
             every=job.every,
             on_size_change=job.on_size_change,
+            without=Path(job.masks),
         )
     annotations = read_annotations(job.masks, frame_names=source.names, form=job.mask_form, allow_many=job.many_ids)
     # Frames of other sizes are refused, or brought to that of the first.

@@ -22,10 +22,16 @@ class FrameFolder:
     Opening lists the files and reads the first wanted one: UsageError for a folder without pictures and for two files
     of one stem (their outputs would overwrite each other); a SourceWarning for gaps in the numbering. While iterating,
     a picture that cannot be read is a SegicError, one of another size a UsageError unless `on_size_change` is "resize".
+    without: a file that lies there and is none of the frames, of which a SourceWarning tells as well.
     """
 
-    def __init__(self, path: Path, selection: Selection, on_size_change: SizeChange = "error") -> None:
-        self._files = list_pictures(path)
+    def __init__(
+        self, path: Path, selection: Selection, on_size_change: SizeChange = "error", without: Path | None = None
+    ) -> None:
+        files = list_pictures(path)
+        self._files = [file for file in files if without is None or file.resolve() != without.resolve()]
+        if len(self._files) < len(files) and without is not None:
+            warnings.warn(f"{without} lies among the frames and is left out of them", SourceWarning, stacklevel=2)
         self._selection = selection
         self._on_size_change = on_size_change
         self._require_unique_stems()

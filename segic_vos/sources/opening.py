@@ -22,12 +22,14 @@ def open_source(
     end: int | None = None,
     every: int = 1,
     on_size_change: SizeChange = "error",
+    without: Path | None = None,
 ) -> VideoFile | DecordVideo | FrameFolder:
     """The frames of a video file or of a folder of pictures.
 
     start, end, every: which frames, counted in the source from 0; `end` is left out. on_size_change: what to do with a
-    frame that has another size than the first one, "error" or "resize". The result's `names` are the names of all
-    frames where they are known beforehand (folders), else None (videos: numbers).
+    frame that has another size than the first one, "error" or "resize". without: a file of the folder that is none of
+    its frames. The result's `names` are the names of all frames where they are known beforehand (folders), else None
+    (videos: numbers).
 
     Raises UsageError for a request that cannot be carried out, see `VideoFile` and `FrameFolder`.
     """
@@ -38,7 +40,7 @@ def open_source(
     path = Path(path)
     selection = Selection(start, end, every)
     if path.is_dir():
-        return FrameFolder(path, selection, on_size_change)
+        return FrameFolder(path, selection, on_size_change, without)
     if decoder == "decord":
         return DecordVideo(path, selection)
     return VideoFile(path, selection, on_size_change)
