@@ -134,6 +134,13 @@ def _one_by_one(first: Frame, rest: Iterator[Frame]) -> _Frames:
             rest.close()
 
 
+def _as_earlier(done: RunSummary, earlier: dict[str, Any] | None) -> RunSummary:
+    """With the choices and timings of the earlier run, which made all the frames."""
+    known = earlier or {}
+    timings = Timings.from_dict(known.get("timings_s") or {})
+    return replace(done, choices=known.get("choices") or {}, timings=timings)
+
+
 class _Run:
     """The steps of `run_clip`, in order."""
 
@@ -171,10 +178,12 @@ class _Run:
             if job.existing == "resume":
                 finished = finished_frames(outputs, job.settings(), self._described, self._look_of_first)
                 check_given(finished.records(outputs), self._clip.annotations.anew().named, outputs)
-                if finished.complete and self._is_all(finished):
-                    self._note("the earlier run is complete: nothing is left to do")
-                    return self._nothing_left(finished)
-            if job.soft and not all(has_soft(outputs, record) for record in finished.records(outputs)):
+            earlier = outputs.read_summary() if finished.frames else None
+            all_soft = not job.soft or all(has_soft(outputs, record) for record in finished.records(outputs))
+            if finished.complete and self._is_as_long(finished) and self._nothing_left(finished, all_soft):
+                done = self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
+                return _as_earlier(done, earlier)
+            if not all_soft:
                 self._note(
                     "--resume: soft masks are written from here on; finished frames of the earlier run have none"
                 )
@@ -196,25 +205,36 @@ class _Run:
                     raise error from None
                 raise error from cause
         self._note_unused()
+        if not self._clip.annotations.any_used:
+            reason = f"none of the masks is of one of the {statistics.frames} frames, so nothing was followed"
+            said = self._summary("failed", timings, statistics, finished, reason)
+            outputs.write_summary(said.as_dict())
+            raise ClipStopped(f"{self._job.masks}: {reason}", said, 1)
         done = self._summary("complete", timings, statistics, finished)
+        if not timings.frames:  # files were made anew only
+            done = _as_earlier(done, earlier)
         outputs.write_summary(done.as_dict())
         return done
 
-    def _is_all(self, finished: Finished) -> bool:
-        """Whether nothing is left of a complete earlier run: since then its clip may have become longer, and files may
-        be gone. A container that misstates its length does so both times.
+    def _is_as_long(self, finished: Finished) -> bool:
+        """Whether a complete earlier run's clip has not become longer since. A container that misstates its length does
+        so both times.
         """
-        there = all(path.exists() for path in self._written().values())
         expected = self._clip.source.info.expected_frames
         before = ((self._outputs.read_summary() or {}).get("video") or {}).get("expected_frames")
-        return there and (expected == finished.frames or (expected is not None and expected == before))
+        return expected == finished.frames or (expected is not None and expected == before)
 
-    def _nothing_left(self, finished: Finished) -> RunSummary:
-        """The summary of a complete earlier run, whose choices and timings are in its own."""
-        done = self._summary("complete", Timings(), Statistics(finished.records(self._outputs)), finished)
-        earlier = self._outputs.read_summary() or {}
-        timings = Timings.from_dict(earlier.get("timings_s") or {})
-        return replace(done, choices=earlier.get("choices") or {}, timings=timings)
+    def _nothing_left(self, finished: Finished, all_soft: bool) -> bool:
+        """Whether all files of a complete earlier run are there. UsageError for what cannot be made of its masks."""
+        if not all_soft:
+            raise UsageError(
+                f"--soft: all {finished.frames} frames are finished, without soft masks, which their masks do not "
+                "tell; --overwrite starts anew"
+            )
+        if not all(path.exists() for path in self._written().values()):
+            return False
+        self._note("the earlier run is complete: nothing is left to do")
+        return True
 
     def _open_sinks(self, finished: Finished) -> _Sinks:
         job, outputs = self._job, self._outputs

@@ -378,6 +378,42 @@ def test_resume_refuses_masks_of_which_something_was_erased(program, clip, chang
     assert before == {path: path.read_bytes() for path in before}
 
 
+def test_what_is_asked_for_once_all_is_finished(program, clip):
+    """Run lengths follow from the masks, soft masks do not; how long the frames took stays known."""
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    before = summary_of("clip_segic")
+    assert program("clip.mp4", "--masks", "first.png", "--resume", "--rle").exit_code == 0
+    after = summary_of("clip_segic")
+    assert (clip / "clip_segic/masks.json").is_file()
+    assert (after["timings_s"], after["choices"]) == (before["timings_s"], before["choices"])
+    assert before["timings_s"]["frames"] > 0
+    done = program("clip.mp4", "--masks", "first.png", "--resume", "--soft")
+    assert done.exit_code == 2
+    assert "without soft masks" in done.output
+    assert "--overwrite" in done.output
+    assert not (clip / "clip_segic/soft").exists()
+
+
+def test_a_run_whose_masks_are_of_no_frame_fails(program, clip):
+    (clip / "late").mkdir()
+    write_mask(clip / "late/00900.png", truth(0))
+    done = program("clip.mp4", "--masks", "late")
+    assert done.exit_code == 1
+    assert "late: none of the masks is of one of the" in done.output
+    assert summary_of("clip_segic")["status"] == "failed"
+
+
+def test_a_mask_among_the_frames_is_none_of_them(program, clip):
+    (clip / "shots").mkdir()
+    for index in range(4):
+        Image.fromarray(picture(index)).save(clip / f"shots/{index:02d}.png")
+    write_mask(clip / "shots/00_mask.png", truth(0))
+    done = program("shots", "--masks", "shots/00_mask.png")
+    assert done.exit_code == 0, done.output
+    assert "00_mask.png lies among the frames and is left out of them" in done.output
+    assert [path.name for path in sorted((clip / "shots_segic/masks").iterdir())] == [f"{i:02d}.png" for i in range(4)]
+
+
 def test_resume_takes_masks_for_frames_to_come(program, clip):
     given = clip / "given"
     given.mkdir()
