@@ -147,7 +147,8 @@ def run_workers(count: int, command: Sequence[str]) -> int:
 
 def _start(rank: int, count: int, command: Sequence[str]) -> subprocess.Popen[bytes]:
     share = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    environment = {**os.environ, **{name: str(value) for name, value in share.items()}}
+    # Python files that lie where the command was given are none of the program's (from Python 3.11 on).
+    environment = {**os.environ, **{name: str(value) for name, value in share.items()}, "PYTHONSAFEPATH": "1"}
     environment.pop("MASTER_ADDR", None)  # it says that torchrun started them, which would be waited for
     # In a session of its own, a worker hears of Ctrl-C once, from `run_workers`, not from the terminal as well.
     return subprocess.Popen(command, env=environment, start_new_session=True)

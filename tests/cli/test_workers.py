@@ -257,3 +257,8 @@ def test_jobs_start_processes_with_the_same_arguments(folder, monkeypatch, jobs,
     assert result.exit_code == (3 if started else 7), result.output
     assert [count for count, _ in asked] == started
     assert all(command == [sys.executable, "-m", "segic_cli", *arguments] for _, command in asked)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has no safe path before 3.11")
+def test_workers_import_no_files_from_where_the_command_is_given():
+    assert run_workers(1, [sys.executable, "-c", "import sys; sys.exit(not sys.flags.safe_path)"]) == 0
