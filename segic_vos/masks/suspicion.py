@@ -9,6 +9,7 @@ from segic.errors import UsageError
 
 MANY_IDS = 64
 MOSTLY = 3  # times as many pixels undecided as with ids: then hardly anything is given
+BACKGROUND = 0.1  # of the picture
 FEW_IDS = 4  # fewer ids than this are believed whatever their shape
 
 
@@ -37,10 +38,12 @@ def refuse_suspicious(values: NDArray[np.integer], ids: tuple[int, ...], *, eigh
 
 def refuse_mostly_void(values: NDArray[np.integer], void: int, path: Path) -> None:
     """Raise UsageError for a mask (H, W) with `void` beside ids that hardly cover anything: a binary mask that JPEG
-    compression or smoothing left with other values, or one whose rim is marked.
+    compression or smoothing left with other values, or one whose rim is marked. Where there is no background to speak
+    of, all but the objects is undecided on purpose.
     """
-    undecided, decided = int((values == void).sum()), int(((values != void) & (values != 0)).sum())
-    if undecided > MOSTLY * decided:
+    undecided, background = int((values == void).sum()), int((values == 0).sum())
+    decided = values.size - undecided - background
+    if undecided > MOSTLY * decided and background > BACKGROUND * values.size:
         raise UsageError(
             f"{path}: {void} beside other ids means undecided, which would be {undecided} pixels here, and {decided} "
             f"pixels are all that other ids have. If {void} is the object, write it as the only value beside 0 (JPEG "
