@@ -180,7 +180,7 @@ class _Run:
                 check_given(finished.records(outputs), self._clip.annotations.anew().named, outputs)
             earlier = outputs.read_summary() if finished.frames else None
             all_soft = not job.soft or all(has_soft(outputs, record) for record in finished.records(outputs))
-            if finished.complete and self._is_as_long(finished) and self._nothing_left(finished, all_soft):
+            if finished.complete and self._is_as_long(finished, earlier) and self._nothing_left(finished, all_soft):
                 done = self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
                 return _as_earlier(done, earlier)
             if not all_soft:
@@ -216,12 +216,12 @@ class _Run:
         outputs.write_summary(done.as_dict())
         return done
 
-    def _is_as_long(self, finished: Finished) -> bool:
+    def _is_as_long(self, finished: Finished, earlier: dict[str, Any] | None) -> bool:
         """Whether a complete earlier run's clip has not become longer since. A container that misstates its length does
         so both times.
         """
         expected = self._clip.source.info.expected_frames
-        before = ((self._outputs.read_summary() or {}).get("video") or {}).get("expected_frames")
+        before = ((earlier or {}).get("video") or {}).get("expected_frames")
         return expected == finished.frames or (expected is not None and expected == before)
 
     def _nothing_left(self, finished: Finished, all_soft: bool) -> bool:

@@ -28,9 +28,11 @@ class FrameFolder:
     def __init__(
         self, path: Path, selection: Selection, on_size_change: SizeChange = "error", without: Path | None = None
     ) -> None:
-        files = list_pictures(path)
-        self._files = [file for file in files if without is None or file.resolve() != without.resolve()]
-        if len(self._files) < len(files) and without is not None:
+        files = self._files = list_pictures(path)
+        if without is not None:
+            left_out = without.resolve()
+            self._files = [file for file in files if file.resolve() != left_out]
+        if len(self._files) < len(files):
             warnings.warn(f"{without} lies among the frames and is left out of them", SourceWarning, stacklevel=2)
         self._selection = selection
         self._on_size_change = on_size_change
