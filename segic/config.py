@@ -68,7 +68,6 @@ class ModelConfig:
     canvas: "square" pads every picture to size x size; "frame" keeps its own shape, without padding.
     matching: dense matching instead of the similarity to the mask's mean feature.
     residual: the propagated mask is added to the logits with learned gains, so that the decoder learns to correct it.
-    mixer: channels of a convolutional mixer that spreads an entity's evidence among the tokens; 0 for none.
     detail: channels of a small convolutional branch on the picture itself that sharpens the logits; 0 for none.
     recent: recent frames of a video that are matched as further examples (dense matching). Instance tokens come from
     the given examples and the last recent frame, whatever its value.
@@ -91,7 +90,6 @@ class ModelConfig:
     canvas: Literal["square", "frame"] = "square"
     matching: MatchingConfig | None = None
     residual: bool = False
-    mixer: int = 0
     detail: int = 0
     recent: int = 1
     reappear: float = 0.0

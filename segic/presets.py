@@ -35,7 +35,6 @@ PRESETS: Mapping[str, Preset] = {
                 canvas="frame",
                 matching=MatchingConfig(ridge=0.2, ridge_share=0.3, renew=5, width=384, carry=6),
                 residual=True,
-                mixer=96,
                 detail=24,
                 recent=1,
                 reappear=0.4,

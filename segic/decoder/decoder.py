@@ -13,7 +13,6 @@ from segic.correspondence import unit
 from segic.decoder.detail import DetailBranch
 from segic.decoder.layers import ChannelNorm, as_map, block_means
 from segic.decoder.mask_decoder import MaskDecoder
-from segic.decoder.mixer import TokenMixer
 from segic.decoder.places import BLOCK, Place, grouped, places
 from segic.decoder.prompt import PromptEncoder, pixel_mask_encoder, token_mask_encoder
 from segic.decoder.view import Around, View
@@ -69,7 +68,6 @@ class Decoder(nn.Module):
             self.residual_gain = nn.Parameter(torch.full((maps,), 8.0))  # margins begin as logits
             self.residual_offset = nn.Parameter(torch.zeros(()))
         self.residual = config.residual
-        self.mixer = TokenMixer(WIDTH, config.mixer) if config.mixer else None
         self.detail = DetailBranch(config.detail, WIDTH // 8 + carry) if config.detail else None
 
     def embed(self, features: Tensor, layout: Fovea | None = None) -> Tensor:
@@ -216,8 +214,6 @@ class Decoder(nn.Module):
         """A view for N entities and their tokens (N, T, 256) -> logits (N, 1, 4h, 4w) float32, scores (N,)."""
         shape = (len(tokens), *view.embedding.shape[1:])
         image = view.embedding + self.prompt_encoder.masks(view.evidence, shape)
-        if self.mixer is not None:
-            image = self.mixer(image)
         logits, scores, upscaled = self.mask_decoder(image, view.position, tokens, view.beyond)
         logits = logits.float()  # in half precision they would move in steps of a hundredth and more
         if self.residual and view.maps is not None:

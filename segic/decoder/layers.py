@@ -13,8 +13,8 @@ from segic.remembered import remembered
 def trained_in_float32(operation: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """operation(*inputs): in float32 where a CPU trains with autocast, in autocast's precision elsewhere.
 
-    For attention and depthwise convolutions, whose bfloat16 gradients take torch 2.13 three to four times as long on
-    CPUs as float32 ones. Products without a gradient are as fast in bfloat16, and have half as much to read.
+    For attention, whose bfloat16 gradients take torch 2.13 three to four times as long on CPUs as float32 ones.
+    Products without a gradient are as fast in bfloat16, and have half as much to read.
     """
     cpu = inputs[0].device.type == "cpu"
     if not (cpu and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):

@@ -59,7 +59,6 @@ class Model(Part):
     canvas: Literal["square", "frame"] | None = None
     matching: Matching | None = None
     residual: bool | None = None
-    mixer: int | None = Field(default=None, ge=0)
     detail: int | None = Field(default=None, ge=0)
     recent: int | None = Field(default=None, ge=1)
     reappear: float | None = Field(default=None, ge=0, le=1)

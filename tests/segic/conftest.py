@@ -23,7 +23,6 @@ DENSE = ModelConfig(
     canvas="frame",
     matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, carry=2),
     residual=True,
-    mixer=8,
     detail=8,
     recent=3,
     instructions=InstructionConfig(meta="constant"),
@@ -41,8 +40,6 @@ def build(config: ModelConfig, seed: int = 0) -> SEGIC:
         decoder = Decoder(config, backbone.width, backbone.width)
         if decoder.detail is not None:
             torch.nn.init.normal_(decoder.detail.leave.weight)
-        if decoder.mixer is not None:
-            torch.nn.init.normal_(decoder.mixer.leave.weight, std=0.1)
         if decoder.metric is not None:
             torch.nn.init.normal_(decoder.metric.middle, std=0.05)
             torch.nn.init.normal_(decoder.metric.root)

@@ -156,7 +156,7 @@ def test_places_that_are_nearly_everything_give_what_whole_frames_do(monkeypatch
     """Each block counts for as many tokens as it has beyond a place: with blocks of one token, and layers that look at
     single tokens only, masks in a place are those of the whole frame there.
     """
-    decoder = build(replace(DENSE, mixer=0, detail=0))
+    decoder = build(replace(DENSE, detail=0))
     for layer in (decoder.prompt_encoder.mask_downscaling[0], decoder.prompt_encoder.mask_downscaling[3]):
         middle = layer.weight[..., 1:2, 1:2].clone()
         layer.weight.zero_()[..., 1:2, 1:2] = middle
@@ -174,7 +174,7 @@ def test_places_that_are_nearly_everything_give_what_whole_frames_do(monkeypatch
 @torch.no_grad()
 def test_places_may_be_decoded_one_by_one(monkeypatch):
     """Beside each other they are shown in places of one size, which are larger than some are."""
-    decoder = build(replace(DENSE, mixer=0, detail=0))
+    decoder = build(replace(DENSE, detail=0))
     same = [Place(range(3, 27), range(i, i + 16)) for i in (0, 9, 21, 44)]
     together, apart = (decoded(decoder, same, monkeypatch, at_once=n) for n in (4, 1))
     torch.testing.assert_close(together.logits, apart.logits, atol=1e-4, rtol=1e-4)

@@ -25,7 +25,6 @@ OPTIONS = {
         canvas="frame",
         matching=MatchingConfig(ridge=0.2, renew=2, width=16, carry=2),
         residual=True,
-        mixer=8,
         detail=8,
         instructions=InstructionConfig(meta="constant"),
     ),

@@ -29,7 +29,6 @@ DENSE = ModelConfig(
     canvas="frame",
     matching=MatchingConfig(topk=3, radius=3, ridge=0.02, ridge_share=0.3, width=24, carry=2),
     residual=True,
-    mixer=8,
     detail=8,
     recent=3,
     instructions=InstructionConfig(meta="constant"),

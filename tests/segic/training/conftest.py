@@ -102,7 +102,6 @@ def recipe_values(**changes: Any) -> dict[str, Any]:
             "backbone": "dinov2-tiny",
             "layers": [2],
             "detail": 4,
-            "mixer": 8,
             "matching": {"ridge": 0.02, "width": 0},
         },
         "data": {

@@ -24,7 +24,7 @@ from segic.training.recipe_file import load_recipe
 
 PAPER = ModelConfig(size=112)
 DENSE = ModelConfig(
-    size=112, canvas="frame", matching=MatchingConfig(2, 3, 0.02, 0.3, 20, carry=2), residual=True, mixer=8, detail=4,
+    size=112, canvas="frame", matching=MatchingConfig(2, 3, 0.02, 0.3, 20, carry=2), residual=True, detail=4,
     recent=1,
     instructions=InstructionConfig(meta="constant"),
 )  # fmt: skip

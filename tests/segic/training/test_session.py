@@ -723,12 +723,12 @@ def test_a_run_of_a_preset_that_has_changed_is_neither_resumed_nor_exported(
     run = fit(recipe=make_recipe(schedule__steps=1))
     (run.path / "model.json").unlink()  # as by a version that did not note the model
     values = json.loads(run.recipe.read_text())
-    values["model"]["mixer"] = 4  # as if the preset had had that when the run was started
+    values["model"]["detail"] = 6  # as if the preset had had that when the run was started
     values["schedule"]["steps"] = 2
     run.recipe.write_text(json.dumps(values))
     with pytest.raises(UsageError, match="another model than its recipe describes now"):
-        fit(recipe=make_recipe(schedule__steps=2, model__mixer=4), resume=True)
-    with pytest.raises(UsageError, match=r"tensors differ, mixer\.blocks\.0"):
+        fit(recipe=make_recipe(schedule__steps=2, model__detail=6), resume=True)
+    with pytest.raises(UsageError, match=r"tensors differ, detail\.enter\.bias"):
         export_run(run.path, tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
