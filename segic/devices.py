@@ -52,8 +52,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def choose_products(name: str, device: torch.device, *, int8: bool) -> torch.dtype:
-    """What a frozen backbone multiplies: as `choose_dtype`, or int8, which auto takes on CPUs that multiply it faster
-    than float32 and bfloat16 not at all. int8: whether auto may take it. UsageError for what there is not.
+    """What a frozen backbone multiplies: as `choose_dtype`, or int8, which auto takes on CPUs that multiply it faster.
+    int8: whether auto may take it. UsageError for what there is not.
     """
     if name not in ("auto", *PRODUCTS):
         raise UsageError(f"dtype {name!r}: expected one of auto, {', '.join(PRODUCTS)}")
@@ -63,13 +63,14 @@ def choose_products(name: str, device: torch.device, *, int8: bool) -> torch.dty
         raise UsageError(MISSING)
     if name != "auto":
         return PRODUCTS[name]
-    best = choose_dtype(name, device)
-    return torch.int8 if int8 and device.type == "cpu" and best == torch.float32 and cpu_multiplies_bytes() else best
+    return torch.int8 if int8 and device.type == "cpu" and cpu_multiplies_bytes() else choose_dtype(name, device)
 
 
 def cpu_multiplies_bytes() -> bool:
-    """Faster than float32."""
-    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") and largest_weight() is not None
+    """Faster than all else, with what it takes to make bytes of numbers: not measured where AMX multiplies bfloat16."""
+    if cpu_has("amx_tile") or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return False
+    return largest_weight() is not None
 
 
 def cpu_multiplies_bfloat16() -> bool:

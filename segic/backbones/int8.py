@@ -10,6 +10,7 @@ from segic.byte_products import MISSING, largest_weight, multiplied, packed
 from segic.errors import UsageError
 
 LEVELS = 254  # of the 255 steps of a byte: where zero lies is rounded, which may move the largest by half a step
+ROUNDS = 1.5 * 2**23  # float32 numbers from 2^23 to 2^24 are whole
 LEAST = 1e-30  # step, of tensors of nothing but zeros
 
 
@@ -47,9 +48,7 @@ class Int8Linear(nn.Module):
         low, high = min(float(ends.min), 0.0), max(float(ends.max), 0.0)
         step = max((high - low) / LEVELS, LEAST)
         zero = round(-low / step)
-        # In float32, and rounded by cutting off what follows the point of a number that is half a step larger.
-        half = torch.tensor([zero + 0.5], dtype=torch.float32, device=x.device)
-        given = torch.add(half, x, alpha=1 / step).to(torch.uint8)
+        given = in_steps(x, step, zero)
         return multiplied(given, step, zero, self._packed, self._steps, self._bias, dtype=x.dtype, gelu=self.gelu)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -58,6 +57,14 @@ class Int8Linear(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._packed = packed(self._packed)
+
+
+def in_steps(x: Tensor, step: float, zero: int) -> Tensor:
+    """x / step + zero as uint8, rounded, of numbers for which that is between 0 and 255."""
+    # Float32 numbers of this size have no bits for what follows the point, so that the sum is rounded, and its last
+    # byte is what is meant. A CPU takes twice as long for torch's own way from floats to bytes.
+    shift = torch.tensor([ROUNDS + zero], dtype=torch.float32, device=x.device)
+    return torch.add(shift, x, alpha=1 / step).view(torch.int32).to(torch.uint8)
 
 
 def plain_norm(norm: nn.LayerNorm) -> nn.LayerNorm:

@@ -80,17 +80,19 @@ def test_auto_precision_follows_the_hardware(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("bfloat16", "vectors", "bytes_", "expected"),
+    ("features", "vectors", "bytes_", "expected"),
     [
-        (True, "AVX512", 127, torch.bfloat16),
-        (False, "AVX512", 127, torch.int8),
-        (False, "AVX2", 64, torch.int8),
-        (False, "AVX2", None, torch.float32),  # a torch that has no such products
-        (False, "DEFAULT", 127, torch.float32),  # where they were not measured
+        (["avx512_bf16", "amx_tile"], "AVX512", 127, torch.bfloat16),
+        (["avx512_bf16"], "AVX512", 127, torch.int8),
+        (["avx512_bf16"], "AVX512", None, torch.bfloat16),  # a torch that has no such products
+        ([], "AVX512", 127, torch.int8),
+        ([], "AVX2", 64, torch.int8),
+        ([], "AVX2", None, torch.float32),
+        ([], "DEFAULT", 127, torch.float32),  # where they were not measured
     ],
 )
-def test_products_of_bytes_where_they_are_the_fastest(monkeypatch, bfloat16, vectors, bytes_, expected):
-    monkeypatch.setattr(devices, "cpu_has", lambda feature: bfloat16 and feature == "avx512_bf16")
+def test_products_of_bytes_where_they_are_the_fastest(monkeypatch, features, vectors, bytes_, expected):
+    monkeypatch.setattr(devices, "cpu_has", lambda feature: feature in features)
     monkeypatch.setattr(devices, "largest_weight", lambda: bytes_)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
     choose = partial(choose_products, int8=True)
@@ -99,7 +101,7 @@ def test_products_of_bytes_where_they_are_the_fastest(monkeypatch, bfloat16, vec
         assert choose("int8", torch.device("cpu")) == torch.int8
     assert choose("float32", torch.device("cpu")) == torch.float32
     assert choose("auto", torch.device("mps")) == torch.float16
-    unmeasured = torch.bfloat16 if bfloat16 else torch.float32
+    unmeasured = torch.bfloat16 if features else torch.float32
     assert choose_products("auto", torch.device("cpu"), int8=False) == unmeasured
 
 

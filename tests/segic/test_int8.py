@@ -15,7 +15,7 @@ from torch import nn
 from segic.backbones import int8
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.backbones.frozen_linear import FrozenLinear
-from segic.backbones.int8 import LEVELS, Int8Linear, plain_norm
+from segic.backbones.int8 import LEVELS, Int8Linear, in_steps, plain_norm
 from segic.byte_products import largest_weight
 from segic.errors import UsageError
 
@@ -50,6 +50,23 @@ def test_no_result_is_further_off_than_its_steps(seed, scale, offset):
     step = (max(float(x.max()), 0) - min(float(x.min()), 0)) / LEVELS
     room = steps / 2 * x.abs().sum(1, keepdim=True) + step / 2 * (plain.weight.abs() + steps[:, None]).sum(1)
     assert ((Int8Linear(plain)(x) - plain(x)).abs() <= 1.001 * room + 1e-5 * scale + 1e-5).all()
+
+
+@settings(deadline=None)
+@given(
+    zero=st.integers(0, 255),
+    step=st.floats(1e-6, 1e6),
+    wide=st.booleans(),
+    values=st.lists(st.floats(-0.5, 255.5, width=32), min_size=1, max_size=40),
+)
+def test_numbers_are_brought_to_the_nearest_step(zero, step, wide, values):
+    """From one end of a byte to the other; half a step beyond an end is still that end."""
+    x = ((torch.tensor(values, dtype=torch.float64) - zero) * step).to(torch.float32 if wide else torch.bfloat16)
+    exact = x.double() / step + zero
+    inside = (exact >= -0.5) & (exact <= 255.5 - 1e-4)
+    found = in_steps(x, step, zero)
+    assert found.dtype == torch.uint8
+    assert ((found.double() - exact).abs()[inside] <= 0.5 + 1e-4).all()
 
 
 @pytest.mark.parametrize("dtype", precisions)
