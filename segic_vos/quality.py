@@ -51,9 +51,9 @@ LARGE = 672  # px: above, a frame that is seen whole, as the first one is, takes
 # "balanced" is the preset's own size.
 QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
-        "fast": Setting(336, 900, jf=88.9, crowd=59.6, speed=1.75, whole=(81.8, 58.3)),
-        "balanced": Setting(476, 2100, jf=90.0, crowd=66.7, speed=1.0, whole=(88.2, 61.7)),
-        "best": Setting(672, 4200, jf=90.2, crowd=68.5, speed=0.6, whole=(89.2, 66.5)),
+        "fast": Setting(336, 900, jf=88.9, crowd=59.4, speed=1.75, whole=(82.0, 58.6)),
+        "balanced": Setting(476, 2100, jf=90.1, crowd=66.2, speed=1.0, whole=(88.4, 61.4)),
+        "best": Setting(672, 4200, jf=90.1, crowd=68.2, speed=0.6, whole=(89.2, 66.5)),
     },
 }
 
