@@ -53,7 +53,7 @@ QUALITIES: Mapping[str, Mapping[Quality, Setting]] = {
     "segic-s": {
         "fast": Setting(336, 900, jf=88.9, crowd=59.4, speed=1.75, whole=(82.0, 58.6)),
         "balanced": Setting(476, 2100, jf=90.1, crowd=66.2, speed=1.0, whole=(88.4, 61.4)),
-        "best": Setting(672, 4200, jf=90.1, crowd=68.2, speed=0.6, whole=(89.2, 66.5)),
+        "best": Setting(672, 4200, jf=90.1, crowd=68.2, speed=0.6, whole=(89.5, 65.7)),
     },
 }
 
