@@ -1,5 +1,6 @@
 """Linear layers whose products are of bytes, for CPUs that multiply these faster than floating point."""
 
+from math import ceil
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from segic.backbones.frozen_linear import FrozenLinear
 from segic.byte_products import MISSING, largest_weight, multiplied, packed
 from segic.errors import UsageError
 
-LEVELS = 254  # of the 255 steps of a byte: where zero lies is rounded, which may move the largest by half a step
+LEVELS = 254  # of the 255 steps of a byte: where zero lies is rounded up, which may move the largest by a step
 ROUNDS = 1.5 * 2**23  # float32 numbers from 2^23 to 2^24 are whole
 LEAST = 1e-30  # step, of tensors of nothing but zeros
 
@@ -47,7 +48,7 @@ class Int8Linear(nn.Module):
         ends = torch.aminmax(x)
         low, high = min(float(ends.min), 0.0), max(float(ends.max), 0.0)
         step = max((high - low) / LEVELS, LEAST)
-        zero = round(-low / step)
+        zero = ceil(-low / step)
         given = in_steps(x, step, zero)
         return multiplied(given, step, zero, self._packed, self._steps, self._bias, dtype=x.dtype, gelu=self.gelu)
 

@@ -57,13 +57,13 @@ def test_no_result_is_further_off_than_its_steps(seed, scale, offset):
     zero=st.integers(0, 255),
     step=st.floats(1e-6, 1e6),
     wide=st.booleans(),
-    values=st.lists(st.floats(-0.5, 255.5, width=32), min_size=1, max_size=40),
+    values=st.lists(st.floats(0, 255, width=32), min_size=1, max_size=40),
 )
 def test_numbers_are_brought_to_the_nearest_step(zero, step, wide, values):
-    """From one end of a byte to the other; half a step beyond an end is still that end."""
+    """From one end of a byte to the other, and a little further."""
     x = ((torch.tensor(values, dtype=torch.float64) - zero) * step).to(torch.float32 if wide else torch.bfloat16)
     exact = x.double() / step + zero
-    inside = (exact >= -0.5) & (exact <= 255.5 - 1e-4)
+    inside = (exact >= -0.4) & (exact <= 255.4)
     found = in_steps(x, step, zero)
     assert found.dtype == torch.uint8
     assert ((found.double() - exact).abs()[inside] <= 0.5 + 1e-4).all()
@@ -89,6 +89,16 @@ def test_a_norm_becomes_part_of_it():
     expected = plain(norm(x))
     assert distance(found, expected) < 0.02
     assert distance(Int8Linear(plain)(norm(x)), expected) > 0.02
+
+
+@pytest.mark.parametrize("dtype", precisions)
+@pytest.mark.parametrize("low", [-126.5, -127.5, -0.5, -254.0])
+def test_the_ends_stay_at_their_ends(dtype, low):
+    """Whatever the size of a step, also where zero lies between two: beyond a byte's end would be its other end."""
+    plain, of_bytes = layer(), Int8Linear(layer())
+    for size in torch.linspace(0.01, 120, 300).tolist():
+        x = (size * torch.linspace(low, low + 254, 96)).to(dtype).expand(2, 96)
+        assert distance(of_bytes(x), plain(x.float())) < 0.05, size
 
 
 @pytest.mark.parametrize("value", [0.0, -2.5, 7.0])
