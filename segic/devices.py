@@ -66,6 +66,11 @@ def choose_products(name: str, device: torch.device, *, int8: bool) -> torch.dty
     return torch.int8 if int8 and device.type == "cpu" and cpu_multiplies_bytes() else choose_dtype(name, device)
 
 
+def beside_products(products: torch.dtype, device: torch.device) -> torch.dtype:
+    """The precision of all else where a backbone multiplies these: their own, or beside int8 what auto chooses."""
+    return choose_dtype("auto", device) if products == torch.int8 else products
+
+
 def cpu_multiplies_bytes() -> bool:
     """Faster than all else, with what it takes to make bytes of numbers: not measured where AMX multiplies bfloat16."""
     if cpu_has("amx_tile") or torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):

@@ -11,7 +11,7 @@ from segic import __version__
 from segic.backbones import MEASURED_IN_INT8, build_backbone, width_of
 from segic.config import SIZES, ModelConfig
 from segic.decoder import Decoder
-from segic.devices import choose_device, choose_dtype, choose_products
+from segic.devices import beside_products, choose_device, choose_dtype, choose_products
 from segic.errors import SegicError, UsageError
 from segic.model import SEGIC
 from segic.presets import DEFAULT_MODEL, Preset, find_preset
@@ -120,10 +120,9 @@ def load_model(
         config.backbone, None if backbone_weights is None else Path(backbone_weights), fetch=fetch, progress=progress
     )
     products = choose_products(dtype, target, int8=config.backbone in MEASURED_IN_INT8)
-    int8 = products == torch.int8
-    precision = choose_dtype("auto", target) if int8 else products
+    precision = beside_products(products, target)
     try:
-        backbone = build_backbone(config.backbone, config.layers, backbone_path, int8=int8)
+        backbone = build_backbone(config.backbone, config.layers, backbone_path, int8=products == torch.int8)
         backbone = backbone.to(device=target, dtype=precision)
         decoder = decoder.to(device=target, dtype=_decoder_dtype(precision, target))
     except torch.cuda.OutOfMemoryError as error:

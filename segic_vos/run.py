@@ -16,7 +16,7 @@ import torch
 
 from segic.canvas import Canvas
 from segic.config import ModelConfig
-from segic.devices import choose_dtype
+from segic.devices import beside_products
 from segic.errors import SegicError, UsageError
 from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
@@ -344,7 +344,7 @@ class _Run:
         if self._held is None:  # once: giving back what is free takes a while, and every look holds a little more
             self._held = used_memory(model.device)
         # Products of bytes take next to no memory; what is beside them does.
-        kept_in = model.precision if model.precision.is_floating_point else choose_dtype("auto", model.device)
+        kept_in = beside_products(model.precision, model.device)
         work = Workload(model.config, kept_in, model.canvas(frame).padded, frame, objects)
         return choose_batch(work, model.device, self._job.max_memory, self._held)
 

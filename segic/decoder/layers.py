@@ -1,7 +1,7 @@
 """Small layers that the decoder's parts share."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,31 +10,13 @@ from torch import Tensor, nn
 from segic.remembered import remembered
 
 
-def trained_in_float32(operation: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """operation(*inputs): in float32 where a CPU trains with autocast, in autocast's precision elsewhere.
-
-    For attention, whose bfloat16 gradients take torch 2.13 three to four times as long on CPUs as float32 ones.
-    Products without a gradient are as fast in bfloat16, and have half as much to read.
-    """
-    cpu = inputs[0].device.type == "cpu"
-    if not (cpu and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
-        return operation(*inputs)
-    with torch.autocast("cpu", enabled=False):
-        return operation(*(x.float() for x in inputs))
-
-
-def gelu(x: Tensor) -> Tensor:
-    """F.gelu. Of (N, C, H, W) whose channels lie side by side, a CPU takes half the time if it sees them so."""
-    if x.device.type != "cpu" or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
-        return F.gelu(x)
-    return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class Gelu(nn.Module):
-    """`gelu` as a layer."""
+    """F.gelu. Of (N, C, H, W) whose channels lie side by side, a CPU takes half the time if it sees them so."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return gelu(x)
+        if x.device.type != "cpu" or x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+            return F.gelu(x)
+        return F.gelu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def as_map(tokens: Tensor, height: int, width: int) -> Tensor:

@@ -12,8 +12,8 @@ from torch import nn
 from segic.config import InstructionConfig, MatchingConfig, ModelConfig
 from segic.decoder import Decoder
 from segic.decoder.detail import REACH, DetailBranch, shrink
-from segic.decoder.layers import VECTOR, ChannelNorm, FourierPositions, Gelu, as_map, gelu, trained_in_float32
-from segic.decoder.transformer import FEW, FOLDED, Attention
+from segic.decoder.layers import VECTOR, ChannelNorm, FourierPositions, Gelu, as_map
+from segic.decoder.transformer import FEW, FOLDED, Attention, trained_in_float32
 from segic.instructions import Instructions
 
 C, H, W = 24, 3, 4  # backbone channels, tokens
@@ -443,7 +443,7 @@ def test_gelu_is_the_same_however_channels_lie(count, memory):
     found = Gelu()(x)
     assert torch.equal(found, F.gelu(given))
     assert found.is_contiguous(memory_format=memory)
-    assert torch.equal(gelu(given[0, 0]), F.gelu(given[0, 0]))
+    assert torch.equal(Gelu()(given[0, 0]), F.gelu(given[0, 0]))
 
 
 @pytest.mark.parametrize("count", [1, 2])
