@@ -1,6 +1,6 @@
 """Dense label propagation from the examples and recent frames of a target: the propagated masks of eq. 2."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -21,6 +21,7 @@ from segic.tiles import near_margins
 
 OF_EXAMPLES = slice(None, None, 2)  # of the maps of `dense_maps`: margins to the examples, and of their target models
 OF_RECENT = 1  # of the same: margins to recent frames
+NOBODY = 0  # in the place of an entity's key: that of the background, of which nobody asks
 PAIRS_AT_ONCE_CPU = 2**21  # on a CPU more would leave its caches before they are ranked
 
 
@@ -78,6 +79,15 @@ class Context:
     def renewing(self, model: TargetModel | None) -> "Context":
         """The same with another renewed model, or none. What the host knows of it need not be asked for again."""
         out = replace(self, renewed=model)
+        if "present" in vars(self):
+            vars(out)["present"] = self.present
+        return out
+
+    def without(self, entities: Collection[int]) -> "Context":
+        """The same, of which these entities are nobody's: what they cover is background, from which an example still
+        tells the others.
+        """
+        out = replace(self, entities=tuple(NOBODY if key in entities else key for key in self.entities))
         if "present" in vars(self):
             vars(out)["present"] = self.present
         return out

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from segic.backbones.fovea import fovea
 from segic.model import MASKS_AT_ONCE, SEGIC
-from segic.propagation import Context
+from segic.propagation import NOBODY, Context
 from segic.tiles import surroundings
 
 MARGIN = 1 / 12  # of the frame's shorter side, around an object: how far it may go in a frame
@@ -32,7 +32,7 @@ def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
     """
     assert last.weights is not None
     known = zip(last.entities, last.weights, last.present, strict=True)
-    shown = {key: mine for key, mine, present in known if present or key not in before}
+    shown = {key: mine for key, mine, present in known if key != NOBODY and (present or key not in before)}
     return {**before, **shown}
 
 

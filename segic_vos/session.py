@@ -16,7 +16,7 @@ from segic.errors import UsageError
 from segic.images import to_batch
 from segic.model import SEGIC, Encoded
 from segic.precision import in_own_precision
-from segic.propagation import Context
+from segic.propagation import NOBODY, Context
 from segic.recorded import Recorded
 from segic.renewal import on_turn
 from segic.shots import Standing
@@ -231,6 +231,23 @@ class VideoSession:
         if self._recent and self._recent[-1] not in self._given:
             self._recent[-1] = self._standing(self._recent[-1], likeness, away)
 
+    def forget(self, *ids: int) -> None:
+        """Follows these objects no longer. What they cover is background from the next frame on; masks given later may
+        have their ids, for the same objects or for others. Raises UsageError for an id that nobody has; all are
+        followed on then.
+        """
+        if unknown := sorted(set(ids).difference(self._ids)):
+            said = ", ".join(map(str, self._ids)) or "none"
+            raise UsageError(f"no object has the id {unknown[0]}; those that are followed: {said}")
+        self._ids = tuple(key for key in self._ids if key not in ids)
+        known = {each: each.without(ids) for each in (*self._given, *self._recent)}
+        self._given = [known[each] for each in self._given if not set(self._ids).isdisjoint(each.entities)]
+        frames = list(map(known.__getitem__, self._recent)) if self._ids else []
+        self._recent = deque(frames, self._recent.maxlen)
+        self._last_seen = {key: seen for key, seen in self._last_seen.items() if key in self._ids}
+        if self._recorded is not None:
+            self._recorded.forget()
+
     def _standing(self, frame: Context, likeness: Mapping[int, float], away: Collection[int]) -> Context:
         """A frame whose objects stand so with the given examples, where anything is known of that."""
         if not likeness and not away:
@@ -285,7 +302,7 @@ class VideoSession:
         position = 1
         while len(self._given) > MAX_GIVEN and position < len(self._given) - 1:
             rest = self._given[:position] + self._given[position + 1 :]
-            shown = {i for context in rest for i in context.entities}
+            shown = {NOBODY, *(i for context in rest for i in context.entities)}
             if shown.issuperset(self._given[position].entities):
                 self._given = rest
             else:
