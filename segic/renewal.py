@@ -44,8 +44,8 @@ def due(predicted: int, every: int, scores: Mapping[int, float], present: Collec
     """
     if not on_turn(predicted, every):
         return False
-    covers = torch.tensor([key in present for key in scores], dtype=torch.bool)
-    return bool(certain(torch.tensor(list(scores.values())), covers))
+    covers = torch.tensor([key in present for key in scores], dtype=torch.bool, device="cpu")
+    return bool(certain(torch.tensor(list(scores.values()), dtype=torch.float32, device="cpu"), covers))
 
 
 def renewed(

@@ -65,7 +65,7 @@ def _speakers(tokens: Tensor, topk: int, entities: Tensor) -> Tensor:
     """Positions in tokens of a background, (T, C), of those that speak for the others."""
     rows = max(1, PAIRS_AT_ONCE_CPU // max(len(tokens), len(entities)))
     limit = torch.cat([(part @ entities.T).amax(1) for part in tokens.split(rows)]).float() + MORE_ALIKE
-    speaks = torch.empty(len(tokens), len(tokens), dtype=torch.bool)
+    speaks = torch.empty(len(tokens), len(tokens), dtype=torch.bool, device=tokens.device)
     for part, out in zip(tokens.split(rows), speaks.split(rows), strict=True):
         torch.gt(part @ tokens.T, limit, out=out)
     others, spoken_for = speaks.numpy(), np.zeros(len(tokens), np.int64)
@@ -74,4 +74,4 @@ def _speakers(tokens: Tensor, topk: int, entities: Tensor) -> Tensor:
         if spoken_for[one] < topk:
             kept.append(one)
             spoken_for += others[one]
-    return torch.tensor(np.array(kept), dtype=torch.int64)
+    return torch.tensor(np.array(kept), dtype=torch.int64, device=tokens.device)

@@ -67,13 +67,18 @@ class FrozenLinear(nn.Linear):
         self.pack()
 
     def __getstate__(self) -> dict[str, Any]:
+        # By value: a tensor made here would be gone before a process that is spawned could share it.
         state = self.__dict__.copy()
         if state.pop("packed", None) is not None:
-            state["_parameters"] = {**self._parameters, "weight": self._plain()}
+            state["plain"] = self._plain().view(torch.int16).numpy()
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        plain = state.pop("plain", None)
         super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if plain is not None:
+            weight = torch.tensor(plain, device="cpu").view(torch.bfloat16)
+            self.register_parameter("weight", nn.Parameter(weight, requires_grad=False))
         self.pack()
 
 

@@ -53,11 +53,12 @@ class Int8Linear(nn.Module):
         return multiplied(given, step, zero, self._packed, self._steps, self._bias, dtype=x.dtype, gelu=self.gelu)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": self._packed.to_dense().T.contiguous()}
+        # By value, as in `FrozenLinear`.
+        return {**self.__dict__, "_packed": self._packed.to_dense().T.contiguous().numpy()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._packed = packed(self._packed)
+        self._packed = packed(torch.tensor(self._packed, device="cpu"))
 
 
 def in_steps(x: Tensor, step: float, zero: int) -> Tensor:

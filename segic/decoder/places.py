@@ -1,6 +1,6 @@
 """Where in a frame an entity may be: most of a frame is far from any one, and nothing of it is decoded there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,10 +97,15 @@ def cut(values: Tensor, chosen: Sequence[Place], scale: int = 1, whose: Sequence
 
 def left(chosen: Sequence[Place], grid: tuple[int, int]) -> Tensor:
     """(N, K) float32: how many tokens of each block of a grid of (h, w) lie beyond each place."""
-    sides = (torch.tensor([_blocks(range(side), side)], dtype=torch.float32) for side in grid)
-    rows = torch.tensor([_blocks(place.rows, grid[0]) for place in chosen], dtype=torch.float32)
-    columns = torch.tensor([_blocks(place.columns, grid[1]) for place in chosen], dtype=torch.float32)
-    high, wide = sides
+
+    def blocks(parts: Iterable[range], side: int) -> Tensor:
+        return torch.tensor([_blocks(part, side) for part in parts], device="cpu", dtype=torch.float32)
+
+    high, wide = (blocks([range(side)], side) for side in grid)
+    rows, columns = (
+        blocks((place.rows for place in chosen), grid[0]),
+        blocks((place.columns for place in chosen), grid[1]),
+    )
     return (high[:, :, None] * wide[:, None] - rows[:, :, None] * columns[:, None]).flatten(1)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+from multiprocessing import get_context
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from segic.backbones import frozen_linear
 from segic.backbones.dinov2 import DinoV2, DinoV2Config
 from segic.backbones.frozen_linear import FrozenLinear
+from segic.backbones.int8 import Int8Linear
 
 
 def layer() -> FrozenLinear:
@@ -59,6 +62,24 @@ def test_copies_are_the_same(half, way):
     again = way(half)
     assert torch.equal(again(x), half(x))
     assert (again.packed is None) == (half.packed is None)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(lambda one: one, marks=pytest.mark.bfloat16),
+        pytest.param(Int8Linear, marks=pytest.mark.bytes),
+    ],
+    ids=["packed", "int8"],
+)
+def test_a_process_that_is_spawned_takes_it(kind):
+    """What torch shares with it must live until it has been started."""
+    several = (FrozenLinear(24, 24).requires_grad_(False).to(torch.bfloat16) for _ in range(3))
+    given = nn.Sequential(*map(kind, several))
+    process = get_context("spawn").Process(target=given.forward, args=(torch.ones(3, 24, dtype=torch.bfloat16),))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_state_is_that_of_the_plain_layer(half):

@@ -700,6 +700,18 @@ def test_deterministic(model):
         assert a.scores == b.scores
 
 
+def test_another_default_device(dense):
+    """What a program around it has set is not meant for the session, whose device is its model's."""
+    usual, here = VideoSession(dense, foveated=True), VideoSession(dense, foveated=True)
+    for number, frame in enumerate(clip(7)):
+        given = None if number else two_blocks()
+        expected = usual.step(frame, given)
+        with torch.device("meta"):
+            found = here.step(frame, given)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        assert found.scores == expected.scores
+
+
 def test_frames_that_are_not_contiguous(dense):
     frame = clip(1)[0]
     mirrored = frame[:, ::-1]
