@@ -1,6 +1,6 @@
-"""Draws docs/timeline.svg: when each stage of the pipeline works on a clip.
+"""Draws when each stage of the pipeline works on a clip, as in docs/timeline.svg.
 
-python docs/timeline.py VIDEO MASK [FRAMES [SIZE]]
+python docs/timeline.py VIDEO MASK DRAWING.svg [FRAMES [SIZE]]
 """
 
 from __future__ import annotations
@@ -132,10 +132,12 @@ def draw(spans: list[Span]) -> str:
 
 def main() -> None:
     """Record, draw, and print each stage's seconds."""
-    video, mask, *rest = sys.argv[1:]
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    video, mask, drawing, *rest = sys.argv[1:]
     numbers = [int(text) for text in rest]
     spans = record(Path(video), Path(mask), numbers[0] if numbers else 20, numbers[1] if len(numbers) > 1 else None)
-    Path(__file__).with_suffix(".svg").write_text(draw(spans), encoding="utf-8")
+    Path(drawing).write_text(draw(spans), encoding="utf-8")
     print(f"whole {max(span.end for span in spans):.2f} s")
     for stage in STAGES:
         print(f"{stage} {sum(span.end - span.begin for span in spans if span.stage == stage):.2f} s")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from segic_vos.masks import read_mask as read_mask
     from segic_vos.pending import Pending as Pending
     from segic_vos.pipeline import run_pipeline as run_pipeline
+    from segic_vos.quality import choose_size as choose_size
     from segic_vos.run import ClipJob as ClipJob
     from segic_vos.run import ClipStopped as ClipStopped
     from segic_vos.run import open_clip as open_clip
@@ -56,6 +57,7 @@ _WHERE = {
     "SourceInfo": "frames",
     "VideoSession": "session",
     "annotation": "frames",
+    "choose_size": "quality",
     "draw_overlay": "sinks",
     "open_clip": "run",
     "open_source": "sources",

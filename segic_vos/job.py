@@ -21,7 +21,7 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ClipJob:
-    """What to do with one clip.
+    """What to do with one clip. Paths may be text.
 
     video: a video file or a folder of frames. masks: a mask file, a folder or a glob pattern, see `read_annotations`.
     out: the output folder. start, end, every: which frames, `end` left out. overlay, rle, soft: what to write beside
@@ -45,6 +45,10 @@ class ClipJob:
     existing: Existing = "refuse"
     batch: int | None = None
     max_memory: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("video", "out"):
+            object.__setattr__(self, name, Path(getattr(self, name)))
 
     def settings(self) -> dict[str, Any]:
         """Plain values; paths are made absolute, so that a later run can be compared from anywhere."""

@@ -1,7 +1,8 @@
 """One clip from its file to its masks: everything that `segic vos run` does but talk.
 
 clip = open_clip(ClipJob(Path("dog.mp4"), masks="first.png", out=Path("dog_segic")))
-summary = run_clip(clip, segic.load_model("segic-s"))
+chosen = choose_size("segic-s")
+summary = run_clip(clip, segic.load_model("segic-s", size=chosen.size), chosen=chosen)
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def run_clip(
     """Follow the clip's objects to its end and write everything that its job asks for.
 
     on_result: called after every frame, those of an earlier run included. note: told in words of what is odd in the
-    input. chosen: how the model's size came about, for the summary. on_choices: told what the run works with, before
+    input. chosen: as `choose_size` has it, by which frames are foveated at a size that fits where it has tokens; else,
+    and where None, they are seen whole, at the model's size. on_choices: told what the run works with, before
     the first frame. make_session: (model, with probabilities, foveated) to a session; `VideoSession` where None. held:
     `segic_vos.memory.used_memory` before the first of several clips within `max_memory`, of each of which what earlier
     ones have set up is expected anew; None: now.

@@ -19,7 +19,8 @@ class IteratorSource:
 
     With `rate` (frames a second) frame i has the time i / rate. The first array is taken at once, to learn its size:
     UsageError where there is none. An array of another type or size is a UsageError that names the frame. An iterator
-    (as opposed to a list) can be gone through once; a second time is a UsageError.
+    (as opposed to a list) can be gone through once; a second time is a UsageError. Frames are copies: decoders write
+    into the same array again, while some frames wait for their turn.
     """
 
     names: None = None
@@ -39,8 +40,9 @@ class IteratorSource:
             first = next(reader)
         except StopIteration:
             raise UsageError("the iterable of frames is empty") from None
-        self._pending: Iterator[NDArray[np.uint8]] | None = chain([first], reader)
         _require_picture(first, 0)
+        first = first.copy()
+        self._pending: Iterator[NDArray[np.uint8]] | None = chain([first], reader)
         self._info = SourceInfo(None, (first.shape[0], first.shape[1]), rate, None)
 
     @property
@@ -57,7 +59,8 @@ class IteratorSource:
             _require_picture(pixels, index)
             name = frame_name(index)
             time = index / self._info.rate if self._info.rate else None
-            yield Frame(index, name, fit_size(pixels, self._info.size, self._on_size_change, f"frame {name}"), time)
+            fitting = fit_size(pixels, self._info.size, self._on_size_change, f"frame {name}")
+            yield Frame(index, name, fitting.copy(), time)
 
 
 def _require_picture(pixels: NDArray[np.uint8], index: int) -> None:

@@ -139,6 +139,20 @@ def test_iterator_source():
         next(iter(source))
 
 
+def test_an_array_may_be_written_into_again():
+    """As decoders do, while earlier frames are still worked on."""
+    array = grey(0)
+
+    def decoded():
+        for level in range(4):
+            array[:] = level
+            yield array
+
+    source = IteratorSource(decoded())
+    array[:] = 9
+    assert [int(frame.pixels[0, 0, 0]) for frame in list(source)] == [0, 1, 2, 3]
+
+
 def test_a_list_can_be_gone_through_again():
     source = IteratorSource([grey(1), grey(2)])
     assert [len(list(source)), len(list(source))] == [2, 2]
