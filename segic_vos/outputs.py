@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from segic.errors import SegicError, UsageError
 from segic.files import make_folder, write_over, write_whole, writing
+from segic_vos.records import read_records
 
 Existing = Literal["refuse", "overwrite", "resume"]
 
@@ -48,7 +49,7 @@ class Outputs:
         return self.root / "soft"
 
     def all(self) -> tuple[Path, ...]:
-        """Everything that a run may write: the records, which vouch for the rest, first, the summary last."""
+        """Everything that a run may write."""
         return self.records, self.masks, self.overlay, self.rle, self.soft, self.summary
 
     def check(self, existing: Existing, inputs: tuple[Path, ...]) -> None:
@@ -83,13 +84,24 @@ class Outputs:
         Raises SegicError where that cannot be done.
         """
         if existing == "overwrite":
-            for path in self.all():
+            for path in self._written():
                 with writing(path):
-                    if path.is_dir() and not path.is_symlink():
-                        shutil.rmtree(path)
-                    else:
-                        path.unlink(missing_ok=True)
+                    path.unlink(missing_ok=True)
+            for folder in (*self.soft.glob("*/"), self.soft, self.masks):
+                with suppress(OSError):  # somebody else's files are in it, or there is none
+                    folder.rmdir()
         make_folder(self.root)
+
+    def _written(self) -> Iterator[Path]:
+        """The files of an earlier run, as far as its summary and its records name them; these two last."""
+        for record in read_records(self.records):
+            yield self.masks / f"{record.name}.png"
+            for key in record.areas:
+                yield self.soft / str(key) / f"{record.name}.png"
+        yield from self.masks.glob(".*.part")  # of a run that was killed
+        kinds = (self.read_summary() or {}).get("outputs") or {}
+        yield from (getattr(self, kind) for kind in ("overlay", "rle") if kind in kinds)
+        yield from (self.records, self.summary)
 
     def read_summary(self) -> dict[str, Any] | None:
         """The summary of an earlier run, None where there is none of segic's."""

@@ -215,6 +215,19 @@ def test_overwrite_removes_what_segic_wrote_and_nothing_else(program, clip):
     assert (clip / "clip_segic/notes.txt").read_text() == "mine"
 
 
+def test_overwrite_leaves_what_is_not_of_the_earlier_run_in_its_folders(program, clip):
+    """Soft masks and RLE are segic's only where it wrote them."""
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    own = [clip / "clip_segic" / name for name in ("masks/mine.png", "soft/mine.png", "masks.json")]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    assert program("clip.mp4", "--masks", "first.png", "--overwrite", "--end", 3, "--no-overlay").exit_code == 0
+    assert [path.read_text() for path in own] == ["mine"] * 3
+    assert len(list((clip / "clip_segic/masks").iterdir())) == 4
+    assert not (clip / "clip_segic/overlay.mp4").exists()
+
+
 def test_overwrite_never_deletes_a_masks_folder_of_the_users_own(program, clip):
     own = clip / "mine/masks"
     own.mkdir(parents=True)

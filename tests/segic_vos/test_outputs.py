@@ -10,6 +10,7 @@ from segic.errors import SegicError
 from segic.files import writing
 from segic_vos import outputs as module
 from segic_vos.outputs import Outputs
+from segic_vos.records import FrameRecord
 
 RUNNING = {"program": "segic", "status": "running"}
 
@@ -37,6 +38,23 @@ def test_the_summary_of_a_run_that_filled_the_disk_is_written_in_place(tmp_path,
     with room(size), pytest.raises(SegicError):
         outputs.write_summary({**failed, "notes": ["x" * 2 * size]})
     assert outputs.read_summary() == failed
+
+
+def test_overwriting_removes_what_the_earlier_run_names(tmp_path):
+    """An overlay of an earlier version of a folder, which its summary does not name, is not its own."""
+    outputs, frames = Outputs(tmp_path), ("00000", "00001")
+    theirs = [outputs.rle, outputs.records, *(outputs.masks / f"{name}.png" for name in frames)]
+    theirs += [outputs.soft / "7" / f"{name}.png" for name in frames] + [outputs.masks / ".00002.png.41.part"]
+    own = [outputs.overlay, outputs.masks / "00002.png", outputs.soft / "8" / "00000.png", tmp_path / "notes.txt"]
+    for path in (*theirs, *own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    lines = [FrameRecord(i, name, False, {7: 3}, {7: 0.5}).to_json() + "\n" for i, name in enumerate(frames)]
+    outputs.records.write_text("".join(lines))
+    outputs.write_summary({"program": "segic", "outputs": {"masks": "m", "rle": "r", "soft": "s"}})
+    outputs.create("overwrite")
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(own)
+    assert not (outputs.soft / "7").exists()
 
 
 def test_a_full_disk_before_the_first_summary_leaves_none(tmp_path, full_disk):
