@@ -175,6 +175,37 @@ def test_a_shape_that_only_the_alpha_of_grey_holds(save):
     assert np.array_equal(read_mask(save("m.png", channels)).annotation.labels, blocks(0, 255))
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (255, 255, 255), (255,)], ids=["red", "white", "grey"])
+@pytest.mark.parametrize("most", [255, 80])
+def test_a_soft_rim_is_half_the_objects(save, colour, most):
+    """However opaque the brush was."""
+    alpha = np.linspace(0, most, 8).round().astype(np.uint8) * np.ones((4, 1), np.uint8)
+    read = read_mask(save("m.png", np.dstack([*(np.full((4, 8), value, np.uint8) for value in colour), alpha])))
+    assert ((read.annotation.labels > 0) == blocks(0, 1)).all()
+    assert len(read.annotation.ids) == 1
+    assert read.notes[-1] == "12 pixels less than half as opaque as the rest are background"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_black_shape_on_a_clear_ground(save, channels):
+    shape = np.dstack([np.zeros((4, 8, channels), np.uint8), blocks(0, 255)])
+    read = read_mask(save("m.png", shape))
+    assert np.array_equal(read.annotation.labels, blocks(0, 255))
+    assert read.notes == ("all black: what is opaque is the object",)
+    for alpha in (0, 255):
+        plain = np.dstack([np.zeros((4, 8, channels), np.uint8), np.full((4, 8), alpha, np.uint8)])
+        assert not read_mask(save("n.png", plain)).annotation.ids
+
+
+def test_a_cut_out_is_told_that_its_transparency_may_be_the_mask(save):
+    photo = np.random.default_rng(0).integers(1, 256, (32, 64, 4)).astype(np.uint8)
+    photo[..., 3] = np.kron(blocks(0, 255), np.ones((8, 8), np.uint8))
+    with pytest.raises(UsageError, match="If the transparency is the mask, export that alone, as a grey picture"):
+        read_mask(save("m.png", photo))
+    with pytest.raises(UsageError, match=r"without smoothing, as PNG$"):
+        read_mask(save("n.png", photo[..., :3]))
+
+
 def png(path, depth, colour_type, rows, transparent=None):
     """A PNG of rows of bytes, as no writer at hand makes them. transparent: the grey that is."""
     chunks = (
