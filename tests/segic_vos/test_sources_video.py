@@ -180,6 +180,26 @@ def test_a_cut_off_file_gives_its_good_frames_then_says_where_it_stopped(clips, 
     assert f"stopped after frame {frames[-1].name} at {float(frames[-1].time):.3f} s" in str(error)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_no_frame_after_a_cut_takes_the_place_of_one_that_is_lost(clips, name):
+    """Frames that were to be shown before them come after them in the file: the decoder holds back ones that it can
+    give, and that are not the next.
+    """
+    whole = clips.write(
+        name, clips.numbered(30), muxer={"movflags": "+faststart"} if name == "a.mp4" else {},
+        encoder={"bf": "3", "b_strategy": "0", "b": "4M"},
+    )  # fmt: skip
+    size, found = whole.stat().st_size, []
+    for share in range(30, 100, 3):
+        frames, error = read_until_error(open_source(clips.cut(whole, size * share // 100)))
+        numbers = [clips.number_of(frame.pixels) for frame in frames]
+        assert numbers == list(range(len(numbers)))
+        assert error is not None or name == "a.ts"  # which may end after any of its packets
+        found.append(len(numbers))
+    assert found == sorted(found)
+    assert found[-1] >= 25
+
+
 def test_a_cut_between_two_packets_is_noticed(clips):
     """Here the demuxer sees nothing wrong: only the index tells that more was there."""
     whole = clips.write("a.mp4", clips.numbered(30), muxer={"movflags": "+faststart"}, encoder={"bf": "0"})
