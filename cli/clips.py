@@ -28,7 +28,8 @@ def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -
     """Match videos, masks and output folders.
 
     One video has one `masks`. Several have as many, in the same order, or one folder that holds for each video a mask
-    file or folder of its name. Outputs go to STEM_segic; with `out` to that folder (one video) or OUT/STEM (several).
+    file or folder of its name; of such a folder one video takes its own as well. Outputs go to STEM_segic; with `out`
+    to that folder (one video) or OUT/STEM (several).
 
     Raises: UsageError that says what does not match.
     """
@@ -51,13 +52,17 @@ def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -
 
 
 def clip_stem(video: Path) -> str:
-    """What a video's outputs are named after: a file's stem, a folder's name."""
-    return video.resolve().name if video.is_dir() else video.stem
+    """What a video's outputs are named after: a file's stem, a folder's name, or a link's own."""
+    if not video.is_dir():
+        return video.stem
+    return video.resolve().name if video.name in ("", "..") else video.name
 
 
 def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str]) -> list[str]:
     if len(masks) == len(videos):
-        return list(masks)
+        several = len(videos) > 1 or stems[0].isdigit()  # as frames are called, whose masks these would be
+        own = None if several else _named(Path(masks[0]), stems[0])
+        return list(masks) if own is None else [str(own)]
     if len(masks) > 1 or not Path(masks[0]).is_dir():
         beside = [video for video in videos if video.parent == Path(masks[0]).parent and video.suffix == ".png"]
         if beside:
@@ -70,11 +75,13 @@ def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str]) -
             "or one folder with masks named like the videos"
         )
     folder = Path(masks[0])
-    return [str(_named(folder, stem)) for stem in stems]
+    named = {stem: _named(folder, stem) for stem in stems}
+    for stem, own in named.items():
+        if own is None:
+            raise UsageError(f"{folder} has neither {stem}.png nor a folder {stem}: no masks for that video")
+    return [str(own) for own in named.values()]
 
 
-def _named(folder: Path, stem: str) -> Path:
-    for candidate in (folder / f"{stem}.png", folder / stem):
-        if candidate.exists():
-            return candidate
-    raise UsageError(f"{folder} has neither {stem}.png nor a folder {stem}: no masks for that video")
+def _named(folder: Path, stem: str) -> Path | None:
+    """The masks of the video called `stem` in a folder of several videos' masks, if any."""
+    return next((path for path in (folder / f"{stem}.png", folder / stem) if path.exists()), None)

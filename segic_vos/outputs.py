@@ -85,7 +85,7 @@ class Outputs:
         """
         if existing == "overwrite":
             for path in self._written():
-                with writing(path):
+                with writing(path.parent):  # which is what lets files go, or does not
                     path.unlink(missing_ok=True)
             for folder in (*self.soft.glob("*/"), self.soft, self.masks):
                 with suppress(OSError):  # somebody else's files are in it, or there is none

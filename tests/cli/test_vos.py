@@ -522,11 +522,14 @@ def test_a_folder_that_cannot_be_replaced_stops_its_clip_only(program, clip, mon
     clips = ("clip.mp4", "other.mp4", "--masks", "first.png", "--masks", "first.png")
     assert program(*clips).exit_code == 0
 
-    def refuse(path, *_):
-        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+    remove = Path.unlink
 
-    remove = shutil.rmtree
-    monkeypatch.setattr(shutil, "rmtree", lambda path: refuse(path) if "clip_segic" in str(path) else remove(path))
+    def refuse(path, **options):
+        if "clip_segic/masks/" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        remove(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
     done = program(*clips, "--overwrite")
     assert done.exit_code == 1
     assert "clip_segic/masks: cannot be written: Permission denied" in done.output
