@@ -302,9 +302,10 @@ class _Run:
         """Decides whether frames of (height, width) are foveated, and then at which size: by the clip's first masks."""
         from segic.model import SEGIC
 
-        tokens = self._chosen.tokens if self._chosen is not None else None
+        chosen = self._chosen
+        tokens = chosen.tokens if chosen is not None else None
         model, masks = self._model, self._clip.opening
-        if tokens is not None and isinstance(model, SEGIC):
+        if chosen is not None and tokens is not None and isinstance(model, SEGIC):
             from segic_vos.fovea import fitting_size
 
             self._foveated = True
@@ -316,6 +317,8 @@ class _Run:
                     if not sizes:  # refused in the words of the smallest
                         self._batch_within(model.at_size(known[0]), frame, len(masks.ids))
                     size = fitting_size(model, masks.objects, sizes or known[:1], tokens)
+                    if len(sizes) < len(known) and size < fitting_size(model, masks.objects, known, tokens):
+                        self._chosen = replace(chosen, why="--max-memory")
                 self._model = model = model.at_size(size)
             if self._job.batch is not None:
                 self._note(

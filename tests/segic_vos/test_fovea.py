@@ -399,6 +399,9 @@ def test_memory_chooses_a_smaller_size(dense_model: SEGIC, job: ClipJob, monkeyp
     small = replace(job, max_memory=limit)
     summary = run_clip(open_clip(small), dense_model, chosen=replace(CHOSEN, tokens=1500))
     assert SIZES[0] <= summary.choices["size"] < wanted
+    assert summary.choices["size_by"] == "--max-memory"
+    plenty = replace(job, max_memory=10**11, out=job.out / "plenty")
+    assert run_clip(open_clip(plenty), dense_model, chosen=CHOSEN).choices["size_by"] == CHOSEN.why
 
 
 def test_a_size_that_was_found_to_fit_is_not_asked_about_again(
