@@ -19,6 +19,7 @@ from segic.canvas import Canvas
 from segic.config import ModelConfig
 from segic.devices import beside_products
 from segic.errors import SegicError, UsageError
+from segic_vos.alone import alone
 from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
@@ -88,10 +89,13 @@ def run_clip(
     `segic_vos.memory.used_memory` before the first of several clips within `max_memory`, of each of which what earlier
     ones have set up is expected anew; None: now.
 
-    Raises: UsageError before anything is written, where the request cannot be carried out; `ClipStopped` where the run
-    ended early (a truncated video, a full disk, Ctrl-C): the frames before are written, and the summary too.
+    Raises: UsageError before anything is written, where the request cannot be carried out, or another run is at work in
+    the output folder; `ClipStopped` where the run ended early (a truncated video, a full disk, Ctrl-C): the frames
+    before are written, and the summary too.
     """
-    return _Run(clip, model, chosen, _Talk(on_result, note, on_choices), make_session or _video_session, held).run()
+    talk = _Talk(on_result, note, on_choices)
+    with alone(clip.outputs.root):
+        return _Run(clip, model, chosen, talk, make_session or _video_session, held).run()
 
 
 def _video_session(model: VideoModel, probabilities: bool, foveated: bool) -> Resumable:

@@ -25,6 +25,7 @@ from segic.errors import UsageError
 from segic_cli.clips import clip_paths
 from segic_cli.main import cli
 from segic_cli.model_options import LoadedModel
+from segic_vos.alone import alone
 
 FRAMES, HEIGHT, WIDTH = 30, 48, 64
 COLOURS = {1: (220, 30, 30), 7: (30, 60, 220)}
@@ -205,6 +206,20 @@ def test_existing_output_is_not_touched(program, clip):
     assert "--overwrite" in done.output
     assert "--resume" in done.output
     assert before == {path: path.stat().st_mtime_ns for path in (clip / "clip_segic").rglob("*")}
+
+
+@pytest.mark.parametrize("way", ["--resume", "--overwrite"])
+def test_a_folder_that_another_run_is_at_work_in_is_not_touched(program, clip, way):
+    program.stop = (12, KeyboardInterrupt())
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 130
+    before = {path: path.stat().st_mtime_ns for path in (clip / "clip_segic").rglob("*")}
+    program.stop = None
+    with alone(clip / "clip_segic"):
+        done = program("clip.mp4", "--masks", "first.png", way)
+    assert done.exit_code == 2
+    assert "another run is at work in clip_segic" in done.output
+    assert before == {path: path.stat().st_mtime_ns for path in (clip / "clip_segic").rglob("*")}
+    assert program("clip.mp4", "--masks", "first.png", way).exit_code == 0
 
 
 def test_overwrite_removes_what_segic_wrote_and_nothing_else(program, clip):
