@@ -39,7 +39,7 @@ $(VENV)/installed-dev: $(VENV)/torch pyproject.toml setup.py
 	$(INSTALL) --editable '.[dev]'
 	@touch $@
 
-# torch comes first, with the constraints: an open range would bring in gigabytes of CUDA libraries.
+# torch comes first, with the constraints: an open range would take the newest, which is not the one that was tested.
 $(VENV)/torch: constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -39,6 +39,8 @@ def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -
 
         refuse_address(missing[0])
         raise UsageError(f"{missing[0]}: no such file or folder")
+    if "" in masks:
+        raise UsageError("--masks is empty; expected a mask file, a folder or a pattern")
     stems = [clip_stem(video) for video in videos]
     twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:

@@ -62,8 +62,8 @@ def model_options(function: F) -> F:
         click.option(
             "--size",
             type=click.IntRange(*SIZES),
-            help="Pixels at which the model looks at whole pictures.  [default: by --quality, where there is that; "
-            "else its own]",
+            help="Pixels at which the model looks at whole pictures.  [default: its own, or by --quality where the "
+            "command has that]",
         ),
         click.option(
             "--dtype",

@@ -36,15 +36,22 @@ def verbosity_options(function: F) -> F:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block a polite request to end (SIGTERM, as batch systems send it) is answered like Ctrl-C."""
+    """Within the block a polite request to end is answered like Ctrl-C: SIGTERM, as batch systems send it, and SIGHUP
+    of a terminal that is closed, unless it is ignored, as nohup has it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    names = (name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
+    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Talker:

@@ -1,6 +1,7 @@
 """What makes one SEGIC model differ from another. Saved with its decoder as JSON; every field has a plain value."""
 
 from dataclasses import asdict, dataclass, field, fields
+from operator import index
 from typing import Any, Literal
 
 from segic.errors import UsageError
@@ -8,6 +9,17 @@ from segic.text import RELEASED_CLASS_PROMPT, RELEASED_INSTANCE_PROMPT
 
 # Below, nothing is left to match, above, position embeddings make no sense.
 SIZES = (112, 2016)  # what a user may ask for as `size`, pixels
+
+
+def check_size(size: int) -> int:
+    """`size`, where it is a whole number of pixels within SIZES; else UsageError."""
+    try:
+        whole = index(size)
+    except TypeError:
+        raise UsageError(f"size {size!r} is a {type(size).__name__}; expected a whole number of pixels") from None
+    if not SIZES[0] <= whole <= SIZES[1]:
+        raise UsageError(f"size {whole}: expected {SIZES[0]} to {SIZES[1]} pixels")
+    return whole
 
 
 @dataclass(frozen=True)

@@ -65,14 +65,14 @@ class Prompt:
     meta: Tensor | None
 
 
-def to_batch(image: NDArray[np.uint8]) -> Tensor:
-    """(H, W, 3) uint8 -> (1, 3, H, W) tensor; UsageError for anything else."""
+def to_batch(image: NDArray[np.uint8], name: str = "the image") -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, H, W) tensor; UsageError for anything else. name: what to call it then."""
     if not isinstance(image, np.ndarray):
-        raise UsageError(f"the image is a {type(image).__name__}; expected an array, uint8 of shape (H, W, 3), RGB")
+        raise UsageError(f"{name} is a {type(image).__name__}; expected an array, uint8 of shape (H, W, 3), RGB")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise UsageError(f"the image is {image.dtype} of shape {image.shape}; expected uint8 of shape (H, W, 3), RGB")
+        raise UsageError(f"{name} is {image.dtype} of shape {image.shape}; expected uint8 of shape (H, W, 3), RGB")
     if not image.size:
-        raise UsageError(f"the image has no pixel: its shape is {image.shape}")
+        raise UsageError(f"{name} has no pixel: its shape is {image.shape}")
     # Read-only ones are copied too, as those of Pillow and of files mapped to memory: torch warns of sharing them.
     return torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
 
@@ -92,7 +92,7 @@ def prepare_examples(model: SEGIC, examples: Sequence[Example], text: TextEncode
     for number, example in enumerate(examples, start=1):
         if not isinstance(example, Example):
             raise UsageError(f"example {number} is a {type(example).__name__}; expected a segic.Example")
-        picture = to_batch(example.image)
+        picture = to_batch(example.image, f"example {number}: the image")
         if not isinstance(example.mask, np.ndarray):
             raise UsageError(f"example {number}: the mask is a {type(example.mask).__name__}; expected an array")
         if example.mask.dtype.kind not in "bui":

@@ -9,7 +9,7 @@ import torch
 
 from segic import __version__
 from segic.backbones import MEASURED_IN_INT8, build_backbone, width_of
-from segic.config import SIZES, ModelConfig
+from segic.config import ModelConfig, check_size
 from segic.decoder import Decoder
 from segic.devices import beside_products, choose_device, choose_dtype, choose_products
 from segic.errors import SegicError, UsageError
@@ -103,8 +103,7 @@ def load_model(
     `segic.weights.resolve`.
     """
     preset = find_preset(name)
-    if size is not None and not SIZES[0] <= size <= SIZES[1]:
-        raise UsageError(f"size {size}: expected {SIZES[0]} to {SIZES[1]} pixels")
+    size = None if size is None else check_size(size)
     target = choose_device(device)
     choose_products(dtype, target, int8=False)  # refuses what there is not, before anything is fetched
     decoder_path = _decoder_path(preset, None if weights is None else Path(weights), fetch, progress)

@@ -14,7 +14,7 @@ from segic.backbones.fovea import ROWS, Fovea, fovea
 from segic.branches import side_by_side
 from segic.canvas import Canvas, coverage
 from segic.carrying import SCALE
-from segic.config import ModelConfig
+from segic.config import ModelConfig, check_size
 from segic.correspondence import mean_similarity, upsampled_norm
 from segic.decoder import Decoder
 from segic.errors import UsageError
@@ -151,7 +151,10 @@ class SEGIC:
         return self.config.matching.carry if self.config.matching is not None else 0
 
     def at_size(self, size: int) -> "SEGIC":
-        """The same model, with the same weights, that looks at pictures of another size."""
+        """The same model, with the same weights, that looks at pictures of another size, in pixels. UsageError for one
+        that `load_model` would not take.
+        """
+        size = check_size(size)
         if size == self.config.size:
             return self
         return SEGIC(replace(self.config, size=size), self.backbone, self.decoder, self.name, self.files)

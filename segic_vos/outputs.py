@@ -73,8 +73,9 @@ class Outputs:
                 "--out names another"
             )
         if self.read_summary() is None and any(path.exists() for path in self.all()):
+            lacks = "has a summary.json that is damaged or not of segic" if self.summary.exists() else ""
             raise UsageError(
-                f"{self.root} has no summary.json of segic, so nothing in it is replaced: "
+                f"{self.root} {lacks or 'has no summary.json of segic'}, so nothing in it is replaced: "
                 "give another folder with --out"
             )
 

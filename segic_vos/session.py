@@ -81,7 +81,7 @@ class VideoSession:
     ) -> "VideoSession":  # fmt: skip
         """A foveated session for objects such as in `labels`, (H, W) with 0 for background, or an annotation: at the
         largest of the measured sizes at which a frame with these masks needs at most so many tokens; a few more make
-        whole steps. Raises UsageError as `annotation`, and for masks without a pixel.
+        whole steps. Raises UsageError as `annotation`, and for a frame without a pixel.
         """
         if not isinstance(labels, Annotation) and np.ndim(labels) != 2:
             raise UsageError(f"the labels are of shape {np.shape(labels)}; expected (H, W), the frame's")

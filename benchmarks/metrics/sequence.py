@@ -74,7 +74,7 @@ def score_sequence(
     generators, since only one frame is held at a time. ids: the objects to score. The value 255 of the truth is void
     (counted nowhere) unless 255 is one of the `ids`. Predicted labels that are not in `ids` count as background.
 
-    Raises UsageError for lengths or sizes that differ, and for fewer than three frames.
+    Raises UsageError for lengths or sizes that differ, other shapes, and for fewer than three frames.
     """
     if not ids:
         raise UsageError("no object to score: `ids` is empty")
@@ -86,6 +86,8 @@ def score_sequence(
         if wanted is None or got is None:
             missing = "truth" if wanted is None else "predictions"
             raise UsageError(f"the {missing} end after {index} frames and the other side goes on; give both all frames")
+        if wanted.ndim != 2:
+            raise UsageError(f"frame {index}: the truth is of shape {wanted.shape}; expected (H, W)")
         if wanted.shape != got.shape:
             raise UsageError(f"frame {index}: the prediction is {_size(got)} pixels and the truth {_size(wanted)}")
         count += 1

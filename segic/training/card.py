@@ -154,7 +154,8 @@ def card_text(
     lines += [f"- {note}" for note in start.get("notes", [])]
     lines += ["", "## Results", ""]
     lines += _results(summary)
-    lines += ["", "## Known failures", "", *(f"- {text}" for text in _FAILURES), "", "## Recipe", "", "```"]
+    lines += ["", "## Known failures", "", "Of models of this kind; nothing of it was measured with this file.", ""]
+    lines += [*(f"- {text}" for text in _FAILURES), "", "## Recipe", "", "```"]
     lines += [f"{key} = {json.dumps(value)}" for key, value in flatten(recipe.as_dict()).items() if value is not None]
     return "\n".join([*lines, "```", ""])
 
@@ -199,7 +200,8 @@ def _results(summary: Summary) -> list[str]:
     speed = summary.figures.get("seconds_per_step")
     notes = [
         "",
-        "`episodes` is the mean IoU over all entities of held-out episodes; the other names are kinds of episode.",
+        "`episodes` is the mean IoU over all entities of the validation's episodes, made of what the recipe names for "
+        "it; the other names are kinds of episode.",
     ]
     if speed:
         waiting = summary.figures.get("waiting_share", 0)

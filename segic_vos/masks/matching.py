@@ -78,7 +78,8 @@ def decide_form(files: Sequence[Path], frames: FrameNames, where: str) -> tuple[
         # No object has the id 0, and nobody pads the ids of a few objects to four digits.
         if any(trailing_number(stem) == 0 for stem in stems):
             return "frames", None
-        if all(stem in padded and frames.is_exact(stem) for stem in stems):
+        # Nor is an object called "img_00002" where a frame is.
+        if all(frames.is_exact(stem) and (stem in padded or not stem.isdecimal()) for stem in stems):
             return "frames", None
     if not padded and not any(frames.is_exact(stem) for stem in stems):
         return (

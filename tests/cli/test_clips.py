@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from segic.errors import UsageError
 from segic_cli.clips import clip_paths, clip_stem
 
 
@@ -38,6 +39,12 @@ def test_a_folder_of_one_videos_masks_is_taken_whole(made, video, mask):
     """A video called as its frames are, too."""
     made(video, f"masks/{mask}", "masks/00005.png")
     assert clip_paths([Path(video)], ["masks"], None)[0].masks == "masks"
+
+
+def test_masks_that_a_shell_had_no_value_for(made):
+    made("dog.mp4", "first.png")
+    with pytest.raises(UsageError, match="--masks is empty; expected a mask file"):
+        clip_paths([Path("dog.mp4")], [""], None)
 
 
 def test_a_link_has_its_own_name(made):

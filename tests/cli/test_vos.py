@@ -243,6 +243,15 @@ def test_overwrite_leaves_what_is_not_of_the_earlier_run_in_its_folders(program,
     assert not (clip / "clip_segic/overlay.mp4").exists()
 
 
+@pytest.mark.parametrize("way", ["--resume", "--overwrite"])
+def test_a_damaged_summary_is_said_to_be_there(program, clip, way):
+    assert program("clip.mp4", "--masks", "first.png").exit_code == 0
+    (clip / "clip_segic/summary.json").write_text('{"program": "seg')
+    done = program("clip.mp4", "--masks", "first.png", way)
+    assert done.exit_code == 2
+    assert "has a summary.json that is damaged or not of segic" in done.output
+
+
 def test_overwrite_never_deletes_a_masks_folder_of_the_users_own(program, clip):
     own = clip / "mine/masks"
     own.mkdir(parents=True)
@@ -730,7 +739,7 @@ def test_soft_masks_asked_for_late_are_said_to_be_partial(program, clip):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_to_the_program_keeps_what_is_finished(clip, sent):
     code = """
 import importlib.util, sys, time
@@ -757,7 +766,7 @@ main()
         deadline = time.monotonic() + 120
         while not (clip / "clip_segic/masks/00002.png").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-        running.send_signal(sent)
+        running.send_signal(getattr(signal, sent))
         said = running.communicate(timeout=60)[1]
     assert running.returncode == 130, said
     assert "Traceback" not in said

@@ -145,6 +145,18 @@ def test_a_size_that_makes_no_sense(tiny, size):
         segic.load_model(**tiny, size=size)
 
 
+@pytest.mark.parametrize("size", ["476", 476.0])
+def test_a_size_that_is_no_whole_number(tiny, size):
+    with pytest.raises(UsageError, match=f"size {size!r} is a {type(size).__name__}; expected a whole number"):
+        segic.load_model(**tiny, size=size)
+
+
+def test_another_size_of_a_model_is_looked_at_as_well(tiny):
+    model = segic.load_model(**tiny)
+    with pytest.raises(UsageError, match="size 10: expected 112 to 2016"):
+        model.at_size(10)
+
+
 def test_files_of_something_else(tiny):
     with pytest.raises(UsageError, match="does not hold a decoder"):
         segic.load_model(**{**tiny, "weights": tiny["backbone_weights"]})

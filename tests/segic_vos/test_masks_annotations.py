@@ -150,6 +150,13 @@ def test_one_binary_mask_named_like_a_frame(save, tmp_path):
     assert read_annotations(tmp_path / "m", frame_names=VIDEO).form == "frames"
 
 
+def test_one_binary_mask_with_the_very_name_of_a_frame(save, tmp_path):
+    save("masks/img_00002.png", np.full((4, 4), 255, np.uint8))
+    found = read_annotations(tmp_path / "masks", frame_names=[f"img_{number:05d}" for number in range(3)])
+    assert found.form == "frames"
+    assert found.named("img_00002", first=False).ids == (255,)
+
+
 @pytest.mark.parametrize("frame_names", [tuple(str(number) for number in range(1, 30)), ("001", "002", "003")])
 def test_ambiguous_names_are_asked_about_and_can_be_told(save, tmp_path, frame_names):
     for at, name in enumerate(frame_names[:3]):

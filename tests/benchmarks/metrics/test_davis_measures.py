@@ -164,12 +164,13 @@ def test_frames_may_come_from_generators() -> None:
         ([(8, 8)] * 4, [(8, 8)] * 3, [1], "predictions end after 3 frames"),
         ([(8, 8)] * 3, [(8, 8)] * 4, [1], "truth end after 3 frames"),
         ([(8, 8)] * 3, [(8, 8), (8, 9), (8, 8)], [1], "frame 1: the prediction is 9x8 pixels and the truth 8x8"),
+        ([(8, 8, 1)] * 3, [(8, 8, 1)] * 3, [1], r"frame 0: the truth is of shape \(8, 8, 1\); expected \(H, W\)"),
         ([(8, 8)] * 2, [(8, 8)] * 2, [1], "at least 3"),
         ([(8, 8)] * 3, [(8, 8)] * 3, [], "no object"),
     ],
 )
 def test_bad_sequences(
-    truth: list[tuple[int, int]], prediction: list[tuple[int, int]], ids: list[int], message: str
+    truth: list[tuple[int, ...]], prediction: list[tuple[int, ...]], ids: list[int], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
         score_sequence([np.zeros(s, int) for s in truth], [np.zeros(s, int) for s in prediction], ids)
