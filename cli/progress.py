@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
+from segic.signals import ENDING
+
 from .lazy import set_verbosity
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -36,15 +38,12 @@ def verbosity_options(function: F) -> F:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block a polite request to end is answered like Ctrl-C: SIGTERM, as batch systems send it, and SIGHUP
-    of a terminal that is closed, unless it is ignored, as nohup has it.
-    """
+    """Within the block a polite request to end is answered like Ctrl-C, unless it is ignored, as nohup has SIGHUP."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = (name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))  # Windows has no SIGHUP
-    before = {number: signal.getsignal(number) for number in (getattr(signal, name) for name in names)}
-    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    heard = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: handler for number, handler in heard.items() if handler is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, signal.default_int_handler)
     try:

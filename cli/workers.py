@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from segic.torchrun import ranks
 
 from .lazy import INTERRUPTED
+from .progress import stoppable
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -123,20 +123,23 @@ def run_workers(count: int, command: Sequence[str]) -> int:
     """Run `command` in `count` processes, each with its `Share`; returns the largest exit status, that of
     Ctrl-C where it came.
 
-    They write to this process's outputs. Ctrl-C and SIGTERM are passed on to them, and they are waited for.
+    They write to this process's outputs. Ctrl-C, and what `stoppable` makes of other signals, is passed on to them, and
+    they are waited for.
     """
-    workers = [_start(rank, count, command) for rank in range(count)]
+    workers: list[subprocess.Popen[bytes]] = []
     stopped = False
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        while any(worker.poll() is None for worker in workers):
-            try:
-                time.sleep(_POLL)
-            except KeyboardInterrupt:
-                stopped = True
-                _stop(workers)
+        with stoppable():
+            while (missing := len(workers) < count and not stopped) or any(each.poll() is None for each in workers):
+                try:
+                    if missing:
+                        workers.append(_start(len(workers), count, command))
+                    else:
+                        time.sleep(_POLL)
+                except KeyboardInterrupt:
+                    stopped = True
+                    _stop(workers)
     finally:
-        signal.signal(signal.SIGTERM, before)
         _stop(workers)
     statuses = [worker.wait() for worker in workers]
     if stopped:

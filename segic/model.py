@@ -235,13 +235,12 @@ class SEGIC:
             fine = self._cover(image, masks, size) if self._carry else None
             weights = self._cover(image, masks, image.grid)
             return self._with_target_model(self._context(image, weights, entities, fine))
-        masks = masks.to(self.device).float()
-        source = (masks.shape[-2], masks.shape[-1])
-        placed = Canvas(source, image.canvas.picture, image.canvas.padded).place(masks[None])[0]
-        weights = token_centres(placed, image.grid)
+        placed = Canvas((masks.shape[-2], masks.shape[-1]), image.canvas.picture, image.canvas.padded)
+        parts = (placed.place(part.to(self.device).float()[None])[0] for part in masks.split(MASKS_AT_ONCE))
+        weights = torch.cat([token_centres(part, image.grid) for part in parts])
         lost = weights.flatten(1).amax(1) == 0
         if lost.any():  # making a large frame smaller steps over single pixels
-            weights[lost] = image.canvas.cover(masks[lost], image.grid)
+            weights[lost] = self._cover(image, masks[lost.to(masks.device)], image.grid)
         return self._context(image, weights, entities)
 
     def _cover(self, image: Encoded, masks: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -32,7 +32,8 @@ def last_seen(before: Mapping[int, Tensor], last: Context) -> dict[int, Tensor]:
     """
     assert last.weights is not None
     known = zip(last.entities, last.weights, last.present, strict=True)
-    shown = {key: mine for key, mine, present in known if key != NOBODY and (present or key not in before)}
+    # Copies: a view of one that hides next would keep the rows of all.
+    shown = {key: mine.clone() for key, mine, here in known if key != NOBODY and (here or key not in before)}
     return {**before, **shown}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,11 +60,13 @@ class ClipJob:
 class Clip:
     """An opened job whose request has been checked as far as it can be without the model.
 
-    opening: the first masks that show an object, which may be a later frame's.
+    names: of all frames, None where they are numbers. opening: the first masks that show an object, which may be a
+    later frame's.
     """
 
     job: ClipJob
     source: Source
+    names: Sequence[str] | None
     annotations: Annotations
     opening: Annotation
     outputs: Outputs
@@ -95,7 +97,7 @@ def open_clip(job: ClipJob) -> Clip:
         encoder()  # said before an earlier run's files go
     outputs = Outputs(job.out)
     outputs.check(job.existing, inputs=(job.video, Path(job.masks)))
-    return Clip(job, source, annotations, opening, outputs, notes)
+    return Clip(job, source, source.names, annotations, opening, outputs, notes)
 
 
 @contextmanager

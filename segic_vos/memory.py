@@ -13,6 +13,7 @@ from segic.backbones import width_of
 from segic.config import ModelConfig
 from segic.devices import release_freed_memory
 from segic.errors import UsageError
+from segic.model import ENTITIES_AT_ONCE, ENTITIES_AT_ONCE_CPU
 from segic.thinning import TOGETHER
 from segic.weights.dinov2_layout import PATCH
 from segic_vos.quality import SIZES
@@ -31,8 +32,7 @@ _MEASURED_WIDTH = 384
 _BACKBONE = {2: 150, 4: 210}  # bytes a pixel of the canvas in a batch, by bytes of a number; as 4 beside int8
 _QUEUED = 11  # bytes a byte of a decoded frame: three copies on their way, one stacked, one as floats
 _STARTING = 150e6  # weights that are read at first use, and what libraries set up then
-_OBJECT = 60  # bytes a pixel of the canvas and object decoded together, of which there are at most _TOGETHER
-_TOGETHER = 16
+_OBJECT = 60  # bytes a pixel of the canvas and object decoded together
 _OBJECT_FULL = 16  # bytes a pixel of the frame and object: logits at full size
 # The same on an H100 (480p, 8 frames, segic-s at 476 and 672 px, DINOv2-L at 896 px), where work is recorded and keeps
 # its memory: 360 bytes a pixel were allocated, and the allocator keeps some more.
@@ -66,7 +66,8 @@ class Workload:
         """Beside the batch, and beyond what a loaded model holds."""
         canvas, frame = self.canvas[0] * self.canvas[1], self.frame[0] * self.frame[1]
         each = _RECORDED_OBJECT if device.type == "cuda" else _OBJECT
-        objects = each * canvas * min(self.objects, _TOGETHER) + _OBJECT_FULL * frame * self.objects
+        together = ENTITIES_AT_ONCE_CPU if device.type == "cpu" else ENTITIES_AT_ONCE
+        objects = each * canvas * min(self.objects, together) + _OBJECT_FULL * frame * self.objects
         if device.type != "cpu":
             return objects + _MATCHING
         tokens = min(canvas / PATCH**2, TOGETHER) if self.config.matching is not None else 0
@@ -74,7 +75,7 @@ class Workload:
 
 
 def choose_batch(work: Workload, device: torch.device, limit: int, held: float | None = None) -> int:
-    """The largest batch that is expected to fit into `limit` bytes: of this process on a CPU, of the GPU otherwise.
+    """The largest batch that is expected to fit into `limit` bytes: of a CUDA device, else of this process.
     held: bytes of it before its first clip; None: what it holds now.
 
     Raises UsageError where a single frame is expected not to fit.

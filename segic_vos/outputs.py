@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,13 +79,14 @@ class Outputs:
                 "give another folder with --out"
             )
 
-    def create(self, existing: Existing) -> None:
-        """Make the folder; with "overwrite" remove what an earlier run wrote (and only that).
+    def create(self, existing: Existing, is_frame: Callable[[str], bool] = lambda _: False) -> None:
+        """Make the folder; with "overwrite" remove what an earlier run wrote (and only that). is_frame: whether one is
+        called so: its masks may have been written when a run was killed that had not come to say so.
 
         Raises SegicError where that cannot be done.
         """
         if existing == "overwrite":
-            for path in self._written():
+            for path in self._written(is_frame):
                 with writing(path.parent):  # which is what lets files go, or does not
                     path.unlink(missing_ok=True)
             for folder in (*self.soft.glob("*/"), self.soft, self.masks):
@@ -93,13 +94,15 @@ class Outputs:
                     folder.rmdir()
         make_folder(self.root)
 
-    def _written(self) -> Iterator[Path]:
-        """The files of an earlier run, as far as its summary and its records name them; these two last."""
+    def _written(self, is_frame: Callable[[str], bool]) -> Iterator[Path]:
+        """The files of an earlier run: what its summary and its records name, these two last, and masks of frames."""
         for record in read_records(self.records):
             yield self.masks / f"{record.name}.png"
             for key in record.areas:
                 yield self.soft / str(key) / f"{record.name}.png"
-        yield from self.masks.glob(".*.part")  # of a run that was killed
+        soft = (path for path in self.soft.glob("*/*.png") if path.parent.name.isdecimal())
+        yield from (path for path in (*self.masks.glob("*.png"), *soft) if is_frame(path.stem))
+        yield from self.masks.glob(".*.part")
         kinds = (self.read_summary() or {}).get("outputs") or {}
         yield from (getattr(self, kind) for kind in ("overlay", "rle") if kind in kinds)
         yield from (self.records, self.summary)

@@ -24,6 +24,7 @@ from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
 from segic_vos.frames import Annotation, Frame, FrameResult, Sink
 from segic_vos.job import Clip, ClipJob, Note, open_clip, source_warnings
+from segic_vos.masks.matching import FrameNames
 from segic_vos.memory import Workload, choose_batch, default_batch, used_memory
 from segic_vos.pipeline import Stopped, run_pipeline
 from segic_vos.quality import SizeChoice, foveated_sizes
@@ -197,7 +198,7 @@ class _Run:
             session = self._make_session(self._model, job.soft, self._foveated)
             self._choices = self._choose(first.size, max(1, len(self._clip.opening.ids)))
             self._talk.choices(self._choices)
-            outputs.create(job.existing)
+            outputs.create(job.existing, FrameNames(self._clip.names).is_exact)
             # Before anything else: by it a later run knows the folder as segic's.
             done_before = Statistics(finished.records(outputs))
             outputs.write_summary(self._summary("running", Timings(), done_before, finished).as_dict())

@@ -174,20 +174,21 @@ class VideoSession:
     def _given_result(self, image: Encoded, annotation: Annotation, predicted: FrameResult) -> Pending:
         """That of a frame with given masks, which become an example. predicted: the other objects."""
         shown, followed = annotation.ids, tuple(predicted.scores)
-        self._ids = tuple(sorted({*self._ids, *shown}))
-        self._predicted = 0
+        ids, kept = tuple(sorted({*self._ids, *shown})), self._given
         given = annotation.objects  # what is undecided is nobody's, though the result shows it
         owned = np.where(given != 0, given, predicted.labels)
         labels = np.where(annotation.labels != 0, annotation.labels, owned)
         last = None
         if followed:
-            last = self._standing(self._example(image, owned, self._ids), predicted.likeness, predicted.away)
+            last = self._standing(self._example(image, owned, ids), predicted.likeness, predicted.away)
         if shown:
             example = self._example(image, given, shown)
-            self._keep_given(example if last is None else _sparing(example, last, followed))
-        if self._ids:
+            kept = self._with_given(example if last is None else _sparing(example, last, followed))
+        # Not before: a frame that runs out of memory can be tried again.
+        self._ids, self._given, self._predicted = ids, kept, 0
+        if ids:
             # The same one where nothing was predicted: it is then known not to be a second example.
-            self._recent.append(last or self._given[-1])
+            self._recent.append(last or kept[-1])
         scores = {**predicted.scores, **dict.fromkeys(shown, 1.0)}
         probabilities = None
         if self.probabilities:
@@ -294,22 +295,22 @@ class VideoSession:
             )
         return size
 
-    def _keep_given(self, example: Context) -> None:
-        """Adds a given example. Beyond MAX_GIVEN the oldest but the first goes that is no object's only one."""
+    def _with_given(self, example: Context) -> list[Context]:
+        """The given examples with another. Beyond MAX_GIVEN the oldest but the first goes that is no object's only
+        one.
+        """
         if self._recorded is not None:  # no frame to come has the same number of examples
             self._recorded.forget()
-        self._given.append(example)
-        position = 1
-        while len(self._given) > MAX_GIVEN and position < len(self._given) - 1:
-            rest = self._given[:position] + self._given[position + 1 :]
+        given, position = [*self._given, example], 1
+        while len(given) > MAX_GIVEN and position < len(given) - 1:
+            rest = given[:position] + given[position + 1 :]
             shown = {NOBODY, *(i for context in rest for i in context.entities)}
-            if shown.issuperset(self._given[position].entities):
-                self._given = rest
+            if shown.issuperset(given[position].entities):
+                given = rest
             else:
                 position += 1
         matching = self.model.config.matching
-        if matching is not None:
-            self._given = thinned(self._given, matching.topk)
+        return given if matching is None else thinned(given, matching.topk)
 
     def _given_probabilities(
         self, labels: NDArray[np.int32], followed: Sequence[int], predicted: NDArray[np.float16] | None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from segic.signals import ENDING
 from segic.training.distributed import Processes
 
 
@@ -27,7 +28,7 @@ class Interrupts:
     """Within `with`, holds back what would be a KeyboardInterrupt while a step is under way, when weights and optimizer
     are half old and half new. A second one is not held back.
 
-    Takes the signals that the program answers by a KeyboardInterrupt: Ctrl-C, and SIGTERM where it is made the same.
+    Takes the signals that the program answers by a KeyboardInterrupt: Ctrl-C, and of `ENDING` those made the same.
     Several processes must end after the same step, or some would wait for the others: there it is held back between
     steps too, and one that is asked ends all.
 
@@ -43,7 +44,7 @@ class Interrupts:
 
     def __enter__(self) -> "Interrupts":
         if threading.current_thread() is threading.main_thread():  # others get no signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, *ENDING):
                 if signal.getsignal(number) is signal.default_int_handler:
                     self._before[number] = signal.signal(number, self._handle)
         return self

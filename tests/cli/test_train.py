@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from segic.signals import ENDING
 from segic_cli.main import cli
 
 TINY = [
@@ -93,7 +94,7 @@ def test_train_resume_and_export(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, *ENDING])
 def test_an_interrupted_run_says_how_it_goes_on(
     sent: signal.Signals, tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -186,7 +186,7 @@ def test_workers_share_the_clips_and_the_largest_status_counts(folder, monkeypat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_stops_all_workers_and_keeps_what_is_finished(folder, sent):
     command = [sys.executable, "program.py", "vos", "run", "a.mp4", "b.mp4", "--masks", "masks", "--out", "out"]
     code = f"import sys; from segic_cli.workers import run_workers; sys.exit(run_workers(2, {command!r}))"
@@ -197,7 +197,7 @@ def test_a_signal_stops_all_workers_and_keeps_what_is_finished(folder, sent):
         deadline = time.monotonic() + 120
         while not all(path.exists() for path in first) and time.monotonic() < deadline:
             time.sleep(0.05)
-        running.send_signal(sent)
+        running.send_signal(getattr(signal, sent))
         said = running.communicate(timeout=60)[1]
     assert running.returncode == 130, said
     assert said.count("--resume goes on") == 2

@@ -161,6 +161,17 @@ def test_examples_are_seen_whole_and_what_follows_is_not(dense_model: SEGIC, mon
     assert set(asked[1].flatten().tolist()) == {1, 2, 4}
 
 
+def test_what_is_remembered_of_one_object_keeps_no_others(dense_model: SEGIC) -> None:
+    session = VideoSession(dense_model.at_size(224), foveated=True)
+    labels = first_mask()
+    labels[60:80, 30:60], labels[60:80, 90:120] = 6, 7
+    for frame, given in zip(clip(3), (annotation(labels), None, None), strict=True):
+        session.step(frame, given)
+    assert len(session._last_seen) == 3
+    for seen in session._last_seen.values():
+        assert seen.untyped_storage().nbytes() == seen.numel() * seen.element_size()
+
+
 def test_where_objects_were_before_given_masks_is_remembered(dense_model: SEGIC) -> None:
     """A frame that is seen whole for its masks tells no less of the one before."""
     model = dense_model.at_size(224)

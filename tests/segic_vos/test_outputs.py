@@ -57,6 +57,18 @@ def test_overwriting_removes_what_the_earlier_run_names(tmp_path):
     assert not (outputs.soft / "7").exists()
 
 
+def test_overwriting_removes_masks_of_frames_that_a_killed_run_did_not_come_to_name(tmp_path):
+    outputs = Outputs(tmp_path)
+    theirs = [outputs.masks / "00008.png", outputs.soft / "1" / "00009.png"]
+    own = [outputs.masks / "mine.png", outputs.soft / "1" / "mine.png", outputs.soft / "mine" / "00008.png"]
+    for path in (*theirs, *own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    outputs.write_summary({"program": "segic", "status": "running"})
+    outputs.create("overwrite", str.isdecimal)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(own)
+
+
 def test_a_full_disk_before_the_first_summary_leaves_none(tmp_path, full_disk):
     full_disk()
     with pytest.raises(SegicError, match=r"summary\.json: the disk is full"):

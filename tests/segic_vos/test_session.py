@@ -252,6 +252,31 @@ def test_what_is_undecided_is_nobodys_even_beside_an_object_of_that_number(model
     assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("where", ["context", "thinned"])
+def test_a_frame_with_given_masks_that_runs_out_of_memory_can_be_tried_again(dense, monkeypatch, where):
+    frames, session, apart = clip(5), VideoSession(dense), VideoSession(dense)
+    labels = np.zeros(SIZE, np.int32)
+    labels[35:55, 66:96] = 4
+    for s in (session, apart):
+        s.step(frames[0], two_blocks())
+        s.step(frames[1])
+    before = session.state
+
+    def full(*_):
+        raise torch.cuda.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*((dense, "context", full) if where == "context" else ("segic_vos.session.thinned", full)))
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            session.step(frames[2], annotate(labels))
+    assert session.state == before
+    for frame, given in ((frames[2], annotate(labels)), (frames[3], None), (frames[4], None)):
+        found, expected = session.step(frame, given), apart.step(frame, given)
+        np.testing.assert_array_equal(found.labels, expected.labels)
+        assert found.scores == expected.scores
+    assert len(session.state.given) == len(apart.state.given) == 2
+
+
 # What an object's absence does
 
 
