@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import click
 
+from segic.errors import INTERRUPTED, SegicError
+
 _VERBOSITY = "segic_cli.verbosity"  # key of click's context-wide notes
-INTERRUPTED = 130  # the shell's own status for Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,6 @@ def _as_failure(error: Exception) -> Failure | None:
     A file that the system refuses (no permission, a name that is too long) is the user's business too, wherever it is
     met; what segic itself has to say of files comes as SegicError.
     """
-    # Imported here, and late: the help text needs no model.
-    from segic.errors import SegicError
-
     if isinstance(error, SegicError):
         return Failure(str(error), error.exit_status)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:

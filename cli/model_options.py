@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from segic.config import SIZES
-from segic.presets import PRESETS
+from segic.presets import DEFAULT_MODEL, PRESETS
 
 if TYPE_CHECKING:
     from segic.model import SEGIC
@@ -50,7 +50,7 @@ def weights_options(function: F) -> F:
         click.option("--device", default="auto", show_default=True, metavar="DEVICE", help=f"One of {_DEVICES}."),
         click.option("--backbone-weights", type=path, help="A local file with the backbone's weights."),
         click.option("--weights", type=path, help="A local file with the decoder's weights."),
-        click.option("--model", default="segic-s", show_default=True, help=f"One of {', '.join(PRESETS)}."),
+        click.option("--model", default=DEFAULT_MODEL, show_default=True, help=f"One of {', '.join(PRESETS)}."),
     ):
         function = option(function)
     return function

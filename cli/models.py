@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segic.errors import SegicError, UsageError
+from segic.presets import DEFAULT_MODEL
 
 from .models_export import export
 from .progress import ByteBars
 
 if TYPE_CHECKING:
     from segic.weights import WeightFile
-
-DEFAULT = "segic-s"
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
@@ -83,7 +82,7 @@ def fetch(names: tuple[str, ...], path: Path | None, sha256: str | None, force: 
     """
     from segic.weights import file_sha256, find, install, resolve
 
-    names = names or (DEFAULT,)
+    names = names or (DEFAULT_MODEL,)
     if (path or sha256) and len(names) != 1:
         raise UsageError(f"--path and --sha256 belong to one NAME, not to {len(names)}: {', '.join(names)}")
     first = find(names[0])

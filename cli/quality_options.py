@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from segic.presets import DEFAULT_MODEL
 from segic_vos.quality import NAMES, describe_qualities
 
 from .model_options import ModelChoice
-from .models import DEFAULT as DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from segic_vos.quality import Quality, SizeChoice

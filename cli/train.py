@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segic.errors import UsageError
+from segic.errors import INTERRUPTED, UsageError
 
-from .lazy import INTERRUPTED, Failure
+from .lazy import Failure
 from .progress import stoppable, verbosity_options
 
 if TYPE_CHECKING:

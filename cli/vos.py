@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from segic.errors import SegicError, UsageError
+from segic.errors import INTERRUPTED, SegicError, UsageError
 from segic_vos.wording import counted
 
 from .clips import ClipPaths, clip_paths
-from .lazy import INTERRUPTED, Failure, show_traceback
+from .lazy import Failure, show_traceback
 from .model_options import ModelChoice, load, model_options
 from .progress import Talker, stoppable, verbosity_options
 from .quality_options import quality_options, sized

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
+from segic.errors import INTERRUPTED
 from segic.torchrun import ranks
 
-from .lazy import INTERRUPTED
 from .progress import stoppable
 
 if TYPE_CHECKING:

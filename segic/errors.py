@@ -4,6 +4,8 @@ Every message names the thing, the value, what was expected and what to do. The 
 a traceback there is a defect.
 """
 
+INTERRUPTED = 130  # the shell's own exit status for Ctrl-C
+
 
 class SegicError(Exception):
     """A run that failed: a truncated video, a full disk, a download that broke. Exit status 1."""

@@ -18,7 +18,7 @@ import torch
 from segic.canvas import Canvas
 from segic.config import ModelConfig
 from segic.devices import beside_products
-from segic.errors import SegicError, UsageError
+from segic.errors import INTERRUPTED, SegicError, UsageError
 from segic_vos.alone import alone
 from segic_vos.batches import Encoder, is_out_of_memory
 from segic_vos.choices import Choices
@@ -35,8 +35,6 @@ from segic_vos.summary import RunSummary, Status, describe_model
 from segic_vos.timings import Timings
 
 __all__ = ["Clip", "ClipJob", "ClipStopped", "VideoModel", "open_clip", "run_clip"]
-
-INTERRUPTED = 130
 
 
 class ClipStopped(SegicError):
