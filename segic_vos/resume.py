@@ -71,21 +71,23 @@ def finished_frames(
 ) -> Finished:
     """What the earlier run in `outputs` left. look: of the first frame, see `look_of`; unless it is known, anything may
     be. Raises UsageError where the run had other settings, or another video by its first frame: the rest may be longer.
+    Video and masks may have moved: they are known by their names then, and by what they show.
     """
     earlier = outputs.read_summary()
     if earlier is None:
         return Finished()
+    first = (earlier.get("video") or {}).get("first_frame")
+    seen = bool(first and look)
     for kind, names, now in (("settings", _DECISIVE, settings), ("model", _DECISIVE_MODEL, model)):
         before = dict(earlier.get(kind) or {})
         if kind == "model" and before:
             before.setdefault("foveated", False)  # runs of earlier versions never were
         for name in names:
-            if name in before and before[name] != now.get(name):
+            if name in before and not _is_same(name, before[name], now.get(name), seen):
                 raise UsageError(
                     f"--resume: the run in {outputs.root} had {name} = {before[name]!r}, this one has "
                     f"{now.get(name)!r}{_CHOSEN_BY.get(name, '')}: use the same, or --overwrite to start anew"
                 )
-    first = (earlier.get("video") or {}).get("first_frame")
     if first and look and not _look_alike(first, look):
         raise UsageError(
             f"--resume: the video is not that of the earlier run in {outputs.root}: its first frame looks different; "
@@ -97,6 +99,15 @@ def finished_frames(
         whole = _softly(whole, outputs)
     frames = sum(1 for _ in whole)
     return Finished(frames, earlier.get("status") == "complete" and frames == earlier.get("frames"))
+
+
+def _is_same(name: str, before: Any, now: Any, seen: bool) -> bool:
+    """Whether a setting is as before. seen: the video is known by its first frame as well, and so are masks, which
+    `check_given` compares.
+    """
+    if seen and name in ("video", "masks") and isinstance(before, str) and isinstance(now, str):
+        return Path(before).name == Path(now).name
+    return bool(before == now)
 
 
 def look_of(pixels: NDArray[np.uint8]) -> str:

@@ -205,9 +205,9 @@ class VideoSession:
         scores: Mapping[int, float] | None = None,
         annotation: Annotation | None = None,
     ) -> None:
-        """Takes a frame whose masks are known, (H, W) of the session's ids, as if it had just predicted them, with
-        these scores; without any, nobody is certain. annotation: masks that were given for it, as in `submit`; the
-        others are known then.
+        """Takes a frame whose masks are known, (H, W) of the session's ids, as if it had just predicted them, but for
+        what was uncertain at their edges, with these scores; without any, nobody is certain. annotation: masks that
+        were given for it, as in `submit`; the others are known then.
 
         Used to go on with a video that was interrupted: the given frames and the last few written masks through this,
         and `skip` for frames in between.

@@ -341,6 +341,26 @@ def test_resume_of_a_complete_run_goes_on_with_what_came_since(program, clip):
     assert summary_of("clip_segic")["frames"] == 6
 
 
+def test_resume_goes_on_where_everything_has_moved(program, clip, monkeypatch):
+    (clip / "old").mkdir()
+    for name in ("clip.mp4", "first.png"):
+        shutil.move(clip / name, clip / "old" / name)
+    monkeypatch.chdir(clip / "old")
+    program.stop = (12, KeyboardInterrupt())
+    program("clip.mp4", "--masks", "first.png")
+    program.stop = None
+    monkeypatch.chdir(clip)
+    (clip / "old").rename(clip / "new")
+    monkeypatch.chdir(clip / "new")
+    shutil.copy("clip.mp4", "other.mp4")
+    refused = program("other.mp4", "--masks", "first.png", "--out", "clip_segic", "--resume")
+    assert refused.exit_code == 2
+    assert "had video = " in refused.output
+    done = program("clip.mp4", "--masks", "first.png", "--resume")
+    assert done.exit_code == 0, done.output
+    assert json.loads(Path("clip_segic/summary.json").read_text())["resumed_frames"] == 12
+
+
 @pytest.mark.parametrize("frames", [12, FRAMES], ids=["stopped", "complete"])
 def test_resume_refuses_another_video_of_the_same_name(program, clip, frames):
     if frames < FRAMES:
