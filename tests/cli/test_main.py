@@ -234,3 +234,21 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.g
         environment["MALLOC_TRIM_THRESHOLD_"] = environment["MALLOC_MMAP_THRESHOLD_"] = str(1 << 20)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert (int(done.stdout) > 40 << 20) == said
+
+
+def test_the_program_hardly_looks_for_cycles_while_it_starts():
+    code = """
+import gc
+looks = []
+gc.callbacks.append(lambda phase, about: looks.append(about["generation"]) if phase == "start" else None)
+import segic_cli.main
+segic_cli.main.run = lambda _: None
+segic_cli.main.main()
+before = len(looks)
+import torch
+import segic_vos.run
+assert len(looks) - before < 10, looks
+assert 2 not in looks[before:]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
