@@ -24,12 +24,14 @@ class ClipPaths:
         return clip_stem(self.video)
 
 
-def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -> list[ClipPaths]:
+def clip_paths(
+    videos: Sequence[Path], masks: Sequence[str], out: Path | None, mask_form: str = "auto"
+) -> list[ClipPaths]:
     """Match videos, masks and output folders.
 
     One video has one `masks`. Several have as many, in the same order, or one folder that holds for each video a mask
-    file or folder of its name; of such a folder one video takes its own as well. Outputs go to STEM_segic; with `out`
-    to that folder (one video) or OUT/STEM (several).
+    file or folder of its name. mask_form: as in `read_annotations`. Outputs go to STEM_segic; with `out` to that folder
+    (one video) or OUT/STEM (several).
 
     Raises: UsageError that says what does not match.
     """
@@ -45,7 +47,7 @@ def clip_paths(videos: Sequence[Path], masks: Sequence[str], out: Path | None) -
     twice = [stem for stem, count in Counter(stems).items() if count > 1]
     if twice:
         raise UsageError(f"{len(videos)} videos, two of them called {twice[0]!r}: their outputs would be mixed up")
-    chosen = _masks(videos, stems, masks)
+    chosen = _masks(videos, stems, masks, mask_form)
     if out is None:
         outs = [Path(f"{stem}_segic") for stem in stems]
     else:
@@ -60,11 +62,11 @@ def clip_stem(video: Path) -> str:
     return video.resolve().name if video.name in ("", "..") else video.name
 
 
-def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str]) -> list[str]:
+def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str], mask_form: str) -> list[str]:
     if len(masks) == len(videos):
-        several = len(videos) > 1 or stems[0].isdigit()  # as frames are called, whose masks these would be
-        own = None if several else _named(Path(masks[0]), stems[0])
-        return list(masks) if own is None else [str(own)]
+        if len(videos) == 1 and mask_form == "auto":
+            _refuse_several_videos_masks(Path(masks[0]), stems[0])
+        return list(masks)
     if len(masks) > 1 or not Path(masks[0]).is_dir():
         beside = [video for video in videos if video.parent == Path(masks[0]).parent and video.suffix == ".png"]
         if beside:
@@ -82,6 +84,21 @@ def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str]) -
         if own is None:
             raise UsageError(f"{folder} has neither {stem}.png nor a folder {stem}: no masks for that video")
     return [str(own) for own in named.values()]
+
+
+def _refuse_several_videos_masks(folder: Path, stem: str) -> None:
+    """Raises UsageError for a folder in which one mask is called as the only video, beside others: these may be other
+    videos' as well as other objects'. Numbers are frames.
+    """
+    from segic_vos.sources.naming import list_pictures
+
+    own = folder / f"{stem}.png"
+    if stem.isdecimal() or not own.is_file() or len(list_pictures(folder)) == 1:
+        return
+    raise UsageError(
+        f"{folder}: {own.name} is called as the video is, and the masks beside it may be other videos' or other "
+        f"objects'. Give --masks {own} if it is the only one meant; if all are, say --mask-form objects or frames"
+    )
 
 
 def _named(folder: Path, stem: str) -> Path | None:

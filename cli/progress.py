@@ -38,12 +38,18 @@ def verbosity_options(function: F) -> F:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within the block a polite request to end is answered like Ctrl-C, unless it is ignored, as nohup has SIGHUP."""
+    """Within the block a polite request to end is answered like Ctrl-C, but for SIGHUP where it is ignored, as nohup
+    has it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = {number: signal.getsignal(number) for number in ENDING}
-    before = {number: handler for number, handler in heard.items() if handler is not signal.SIG_IGN}
+    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {
+        number: handler
+        for number, handler in before.items()
+        if handler is not None and (handler is not signal.SIG_IGN or number == signal.SIGTERM)
+    }
     for number in before:
         signal.signal(number, signal.default_int_handler)
     try:

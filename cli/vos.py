@@ -121,7 +121,7 @@ def run(ctx: click.Context, /, **options: Any) -> None:
     choice = ModelChoice(**{name: options[name] for name in ModelChoice.__dataclass_fields__})
     choice = replace(choice, device=share.device(choice.device))
     choice, chosen = sized(choice, options["quality"], options["fovea"])
-    paths = clip_paths(options["videos"], options["masks"], options["out"])
+    paths = clip_paths(options["videos"], options["masks"], options["out"], options["mask_form"])
     clips = share.take(paths)
     # torchrun stops all processes where one refuses: each opens the others' clips too, before any of them works. The
     # own ones come last: a single one stays open for its run.

@@ -102,7 +102,7 @@ class Outputs:
                 yield self.soft / str(key) / f"{record.name}.png"
         soft = (path for path in self.soft.glob("*/*.png") if path.parent.name.isdecimal())
         yield from (path for path in (*self.masks.glob("*.png"), *soft) if is_frame(path.stem))
-        yield from self.masks.glob(".*.part")
+        yield from (*self.masks.glob(".*.part"), *self.soft.glob("*/.*.part"))
         kinds = (self.read_summary() or {}).get("outputs") or {}
         yield from (getattr(self, kind) for kind in ("overlay", "rle") if kind in kinds)
         yield from (self.records, self.summary)

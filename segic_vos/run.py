@@ -94,6 +94,9 @@ def run_clip(
     """
     talk = _Talk(on_result, note, on_choices)
     with alone(clip.outputs.root):
+        clip.outputs.check(
+            clip.job.existing, inputs=(clip.job.video, Path(clip.job.masks))
+        )  # others may have been here
         return _Run(clip, model, chosen, talk, make_session or _video_session, held).run()
 
 
@@ -185,6 +188,7 @@ class _Run:
                 finished = finished_frames(outputs, job.settings(), self._described, self._look_of_first)
                 check_given(finished.records(outputs), self._clip.annotations.anew().named, outputs)
             earlier = outputs.read_summary() if finished.frames else None
+            self._note_moved(earlier)
             all_soft = not job.soft or all(has_soft(outputs, record) for record in finished.records(outputs))
             if finished.complete and self._is_as_long(finished, earlier) and self._nothing_left(finished, all_soft):
                 done = self._summary("complete", Timings(), Statistics(finished.records(outputs)), finished)
@@ -380,6 +384,11 @@ class _Run:
     def _note(self, text: str) -> None:
         self._notes.append(text)
         self._talk.note(text)
+
+    def _note_moved(self, earlier: dict[str, Any] | None) -> None:
+        before = ((earlier or {}).get("settings") or {}).get("video")
+        if before is not None and before != self._job.settings()["video"]:
+            self._note(f"--resume: the video is taken for {before}, by its name and its first frame")
 
     def _note_unused(self) -> None:
         unused = self._clip.annotations.unused

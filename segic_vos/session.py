@@ -128,7 +128,8 @@ class VideoSession:
         """(h, w) int64, how coarsely the next frame's tokens may be seen; None for a frame that is seen whole."""
         if not self.foveated or not self._recent:
             return None
-        present = self._recent[-1].present
+        last = self._recent[-1]
+        present = [here for key, here in zip(last.entities, last.present, strict=True) if key != NOBODY]
         # Who is out of sight may come back anywhere.
         if not any(present) or (not all(present) and self._predicted % SEARCH_EVERY == 0):
             return None

@@ -25,8 +25,9 @@ def ids_from_colours(
     32 colours, and for more than 254 in all masks.
     """
     red, green, blue, alpha = np.moveaxis(rgba.astype(np.int32), -1, 0)
-    seen, notes = opaque(alpha)
-    packed = np.where(seen, red << 16 | green << 8 | blue, 0)
+    whole = np.where(alpha > 0, red << 16 | green << 8 | blue, 0)
+    seen, notes = opaque(alpha, whole)
+    packed = np.where(seen, whole, 0)
     if shape := by_shape(seen, packed):
         return shape[0], None, notes + shape[1]
     if bool(((packed >> 8 & 255 == packed & 255) & (packed >> 16 == packed & 255)).all()):

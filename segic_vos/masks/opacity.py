@@ -6,11 +6,13 @@ from numpy.typing import NDArray
 from segic_vos.wording import counted
 
 
-def opaque(alpha: NDArray[np.integer]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    """(H, W) bool: where a picture with this alpha is at least half as opaque as where it is most so, and a note if it
-    is less so anywhere without being clear. The rim that a soft brush leaves is no object's.
+def opaque(alpha: NDArray[np.integer], values: NDArray[np.integer]) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """(H, W) bool: where a picture with this alpha, and 0 for black, is at least half as opaque as where it is most so
+    without being black; and a note if it is less so anywhere without being clear. The rim that a soft brush leaves is
+    no object's.
     """
-    seen = (alpha > 0) & (2 * alpha.astype(np.int32) >= int(alpha.max(initial=0)))
+    shown = alpha[values > 0] if bool(((values > 0) & (alpha > 0)).any()) else alpha
+    seen = (alpha > 0) & (2 * alpha.astype(np.int32) >= int(shown.max(initial=0)))
     faint = int(np.count_nonzero(alpha)) - int(np.count_nonzero(seen))
     if not faint:
         return seen, ()
@@ -19,8 +21,8 @@ def opaque(alpha: NDArray[np.integer]) -> tuple[NDArray[np.bool_], tuple[str, ..
 
 
 def by_shape(seen: NDArray[np.bool_], values: NDArray[np.integer]) -> tuple[NDArray[np.uint8], tuple[str, ...]] | None:
-    """The mask (H, W), 0 and 255, of a black shape on a clear ground, and a note; None where the values, 0 for what is
-    not seen, tell more, or the whole picture is seen.
+    """The mask (H, W), 0 and 255, of a black shape on a clear ground, and a note; None where the values, 0 for black,
+    tell more, or the whole picture is seen.
     """
     if values.any() or not seen.any() or seen.all():
         return None

@@ -41,11 +41,11 @@ def read_mask(
     """The index mask in `path`: palette, grey (8 or 16 bit), or a picture of few colours, which become ids 1, 2, ...
 
     An 8-bit mask whose only value beside 0 is 255 is the binary mask of object 255; 255 beside other ids is void,
-    unless it is among the objects `known` already. Transparent pixels (`opaque`) are background. colours: the ids of
-    those (0xRRGGBB) in masks that belong with this one; new ones are added. Raises UsageError for a file that is no
-    picture or that has 16 bits a channel and is not grey, for a palette by whose colours another value than 0 is
-    background, and, unless `allow_many`, for a mask that looks anti-aliased, of which little but what is undecided
-    would be left, or that holds more than 64 ids in 8 bits.
+    unless it is among the objects `known` already. Transparent pixels (of an alpha channel, as `opaque` has it; of a
+    palette, clear ones) are background. colours: the ids of those (0xRRGGBB) in masks that belong with this one; new
+    ones are added. Raises UsageError for a file that is no picture or that has 16 bits a channel and is not grey, for a
+    palette by whose colours another value than 0 is background, and, unless `allow_many`, for a mask that looks anti-
+    aliased, of which little but what is undecided would be left, or that holds more than 64 ids in 8 bits.
     """
     path = Path(path)
     values, palette, notes = _read_values(path, {} if colours is None else colours)
@@ -151,7 +151,7 @@ def _read_values(
     values = array.astype(np.uint8)
     notes: tuple[str, ...] = ()
     if values.ndim == 3:
-        seen, notes = opaque(values[..., 1])
+        seen, notes = opaque(values[..., 1], values[..., 0])
         values = np.where(seen, values[..., 0], 0).astype(np.uint8)
         if palette is None and (shape := by_shape(seen, values)):
             return shape[0], None, notes + shape[1]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _SEGMENT = b"\x18\x53\x80\x67"  # Matroska's outermost element
-_TS_PACKET = 188
+_TS_PACKETS = (188, 192, 204)  # bytes; the longer ones have a time stamp, or what mends errors, beside
 
 
 def missing_data(container: "InputContainer", stream: "VideoStream", path: Path) -> str | None:
@@ -22,7 +22,7 @@ def missing_data(container: "InputContainer", stream: "VideoStream", path: Path)
     if "matroska" in formats:
         expected = _matroska_size(path)
     elif "mpegts" in formats:
-        return "its last transport packet is incomplete" if size % _TS_PACKET and size % 192 else None
+        return "its last transport packet is incomplete" if all(size % each for each in _TS_PACKETS) else None
     else:
         entries = stream.index_entries
         expected = entries[len(entries) - 1].pos + entries[len(entries) - 1].size if len(entries) else None

@@ -1,5 +1,6 @@
 """Decode a video stream to its end, or to where it is broken, without losing the good frames before that."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ UNMARKED = frozenset({"mpegts"})  # whose demuxer does not tell that the last pa
 
 
 class BrokenStreamError(Exception):
-    """Decoding cannot go on. The message says why; every frame before was yielded."""
+    """Decoding cannot go on. The message says why; the frames before were yielded."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,10 @@ def decode_frames(container: "InputContainer", stream: "VideoStream", path: Path
       kept, so that the numbering holds) and dropped when it is the last one (the file was cut off there).
     - Packets that do not decode are skipped before the first one that does, as players do: a recording may start
       between two key frames. One that does not decode later ends the stream: frames after it could not be numbered.
-    - Nor could those that the decoder still holds at a break, of which others that were to be shown before are lost.
+    - Nor could those that the decoder still holds at a break, of which others that were to be shown before may be lost;
+      of files whose frame rate varies, good ones may be among them.
 
-    Raises BrokenStreamError after the last good frame when the stream does not end where it should.
+    Raises BrokenStreamError after the last frame of which that is certain when the stream does not end where it should.
     """
     import av
 
@@ -45,7 +47,7 @@ def decode_frames(container: "InputContainer", stream: "VideoStream", path: Path
     skipped: str | None = None
     broken: str | None = None
     last: Packet[VideoStream] | None = None
-    shown: VideoFrame | None = None
+    gaps = _Gaps(stream)
     incomplete: set[int | None] = set()  # time stamps of packets that lack data; decoders do not always notice
 
     def decoded(packet: "Packet[VideoStream]") -> "list[VideoFrame]":
@@ -69,7 +71,7 @@ def decode_frames(container: "InputContainer", stream: "VideoStream", path: Path
                 continue
             if last is not None:
                 for picture in _judge(decoded(last), incomplete):
-                    shown = picture.frame
+                    gaps.show(picture.frame)
                     yield picture
             last = packet
     except av.FFmpegError as error:
@@ -79,17 +81,17 @@ def decode_frames(container: "InputContainer", stream: "VideoStream", path: Path
         broken = "the last packet is incomplete: the file is cut off"
     elif cut:
         broken = broken or f"the file is cut off: {cut}"
+    unfit = last is None or last.is_corrupt or (cut and container.format.name in UNMARKED)
     held: list[VideoFrame] = []
-    try:
-        if last is not None and not (last.is_corrupt or (cut and container.format.name in UNMARKED)):
-            held += decoded(last)
-        held += stream.decode(None)  # those that wait for others to be shown first
-    except av.FFmpegError as error:
-        broken = broken or _refusal(error)
+    for rest in [None] if unfit else [last, None]:  # None: those that wait for others to be shown first
+        try:
+            held += stream.decode(None) if rest is None else decoded(rest)
+        except av.FFmpegError as error:
+            broken = broken or _refusal(error)
     for picture in _judge(held, incomplete):
-        if broken is not None and shown is not None and _is_gap(shown, picture.frame, stream):
+        if broken is not None and gaps.before(picture.frame):
             break
-        shown = picture.frame
+        gaps.show(picture.frame)
         yield picture
     if broken is None and not started:
         broken = skipped
@@ -97,14 +99,26 @@ def decode_frames(container: "InputContainer", stream: "VideoStream", path: Path
         raise BrokenStreamError(broken)
 
 
-def _is_gap(shown: "VideoFrame", following: "VideoFrame", stream: "VideoStream") -> bool:
-    """Whether a frame's time stamp leaves room for another between it and the one shown before."""
-    if shown.pts is None or following.pts is None:
-        return False
-    usual = shown.duration
-    if not usual and stream.average_rate and stream.time_base:
-        usual = round(1 / (stream.average_rate * stream.time_base))
-    return bool(usual) and following.pts - shown.pts > 1.5 * usual
+class _Gaps:
+    """Tells, by time stamps, whether between the last frame shown and another there is room for a third."""
+
+    def __init__(self, stream: "VideoStream") -> None:
+        self._last: int | None = None
+        self._least = math.inf  # of what was seen; the stream's own average says little, but is there
+        rate, base = stream.average_rate, stream.time_base
+        self._usual = float(1 / (rate * base)) if rate and base else math.inf
+
+    def show(self, frame: "VideoFrame") -> None:
+        """The next frame shown."""
+        if frame.pts is not None and self._last is not None and frame.pts > self._last:
+            self._least = min(self._least, frame.pts - self._last)
+        self._last = frame.pts
+
+    def before(self, frame: "VideoFrame") -> bool:
+        """Whether it comes later than the next one would, after the shortest time that any frame has been shown for."""
+        if frame.pts is None or self._last is None:
+            return False
+        return frame.pts - self._last > 1.5 * (self._least if self._least < math.inf else self._usual)
 
 
 def _judge(frames: Iterable["VideoFrame"], incomplete: set[int | None]) -> Iterator[Picture]:

@@ -25,13 +25,16 @@ def made(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize("own", ["masks/dog.png", "masks/dog/"])
-def test_one_video_takes_its_own_of_several_videos_masks(made, own):
-    made("dog.mp4", "cat.mp4", own, "masks/cat.png")
+def test_one_video_and_what_may_be_several_videos_masks_or_several_objects(made):
+    """One of them called as the video is: no guess is safe."""
+    made("dog.mp4", "cat.mp4", "masks/dog.png", "masks/cat.png")
     both = clip_paths([Path("dog.mp4"), Path("cat.mp4")], ["masks"], None)
-    alone = clip_paths([Path("dog.mp4")], ["masks"], None)
-    assert alone == both[:1]
-    assert Path(alone[0].masks) == Path(own)
+    assert [Path(each.masks) for each in both] == [Path("masks/dog.png"), Path("masks/cat.png")]
+    with pytest.raises(UsageError, match=r"dog\.png is called as the video is.*--masks .*--mask-form objects"):
+        clip_paths([Path("dog.mp4")], ["masks"], None)
+    assert clip_paths([Path("dog.mp4")], ["masks"], None, "objects")[0].masks == "masks"
+    Path("masks/cat.png").unlink()
+    assert clip_paths([Path("dog.mp4")], ["masks"], None)[0].masks == "masks"
 
 
 @pytest.mark.parametrize(("video", "mask"), [("dog.mp4", "first.png"), ("00000.mp4", "00000.png")])

@@ -359,6 +359,7 @@ def test_resume_goes_on_where_everything_has_moved(program, clip, monkeypatch):
     done = program("clip.mp4", "--masks", "first.png", "--resume")
     assert done.exit_code == 0, done.output
     assert json.loads(Path("clip_segic/summary.json").read_text())["resumed_frames"] == 12
+    assert f"the video is taken for {clip / 'old' / 'clip.mp4'}, by its name" in done.output
 
 
 @pytest.mark.parametrize("frames", [12, FRAMES], ids=["stopped", "complete"])

@@ -477,6 +477,15 @@ class _Fits:
         return True
 
 
+def test_a_folder_that_another_run_has_filled_since_it_was_looked_at(dense_model: SEGIC, job: ClipJob) -> None:
+    first, second = open_clip(job), open_clip(job)
+    run_clip(first, dense_model, chosen=CHOSEN)
+    written = (job.out / "summary.json").read_bytes()
+    with pytest.raises(UsageError, match="exists already"):
+        run_clip(second, dense_model, chosen=CHOSEN)
+    assert (job.out / "summary.json").read_bytes() == written
+
+
 def test_a_batch_has_no_effect_and_a_note_says_so(dense_model: SEGIC, job: ClipJob) -> None:
     notes: list[str] = []
     run_clip(open_clip(replace(job, batch=3)), dense_model, chosen=CHOSEN, note=notes.append)

@@ -186,6 +186,15 @@ def test_a_soft_rim_is_half_the_objects(save, colour, most):
     assert read.notes[-1] == "12 pixels less than half as opaque as the rest are background"
 
 
+@pytest.mark.parametrize("colour", [(255, 0, 0), (255,)], ids=["red", "grey"])
+def test_a_faint_object_on_an_opaque_black_ground(save, colour):
+    """The ground's opacity says nothing of the object's."""
+    there = blocks(0, 1)[..., None] > 0
+    alpha = np.where(there, 100, 255)
+    picture = np.concatenate([np.where(there, value, 0) for value in colour] + [alpha], 2).astype(np.uint8)
+    assert ((read_mask(save("m.png", picture)).annotation.labels > 0) == blocks(0, 1)).all()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_black_shape_on_a_clear_ground(save, channels):
     shape = np.dstack([np.zeros((4, 8, channels), np.uint8), blocks(0, 255)])

@@ -7,6 +7,7 @@ import os
 import wave
 import weakref
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -198,6 +199,22 @@ def test_no_frame_after_a_cut_takes_the_place_of_one_that_is_lost(clips, name):
         found.append(len(numbers))
     assert found == sorted(found)
     assert found[-1] >= 25
+
+
+def test_what_the_decoder_holds_is_not_lost_with_a_last_packet_of_garbage(clips):
+    whole = clips.write(
+        "a.mp4", clips.numbered(20), muxer={"movflags": "+faststart"}, encoder={"bf": "3", "b_strategy": "0"}
+    )
+    with av.open(str(whole)) as container:
+        entries = list(container.streams.video[0].index_entries)
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    data = bytearray(whole.read_bytes())
+    data[entries[-1].pos : entries[-1].pos + entries[-1].size] = b"\xff" * entries[-1].size
+    whole.write_bytes(data)
+    frames, error = read_until_error(open_source(whole))
+    lost = packets[-1].pts // min(two.pts - one.pts for one, two in pairwise(sorted(packets, key=lambda p: p.pts)))
+    assert [clips.number_of(frame.pixels) for frame in frames] == list(range(lost))
+    assert error is not None
 
 
 def test_a_cut_between_two_packets_is_noticed(clips):
