@@ -79,11 +79,7 @@ def _masks(videos: Sequence[Path], stems: Sequence[str], masks: Sequence[str], m
             "or one folder with masks named like the videos"
         )
     folder = Path(masks[0])
-    named = {stem: _named(folder, stem) for stem in stems}
-    for stem, own in named.items():
-        if own is None:
-            raise UsageError(f"{folder} has neither {stem}.png nor a folder {stem}: no masks for that video")
-    return [str(own) for own in named.values()]
+    return [str(_named(folder, stem)) for stem in stems]
 
 
 def _refuse_several_videos_masks(folder: Path, stem: str) -> None:
@@ -101,6 +97,8 @@ def _refuse_several_videos_masks(folder: Path, stem: str) -> None:
     )
 
 
-def _named(folder: Path, stem: str) -> Path | None:
-    """The masks of the video called `stem` in a folder of several videos' masks, if any."""
-    return next((path for path in (folder / f"{stem}.png", folder / stem) if path.exists()), None)
+def _named(folder: Path, stem: str) -> Path:
+    for candidate in (folder / f"{stem}.png", folder / stem):
+        if candidate.exists():
+            return candidate
+    raise UsageError(f"{folder} has neither {stem}.png nor a folder {stem}: no masks for that video")

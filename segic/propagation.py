@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,17 +78,18 @@ class Context:
         return model
 
     def renewing(self, model: TargetModel | None) -> "Context":
-        """The same with another renewed model, or none. What the host knows of it need not be asked for again."""
-        out = replace(self, renewed=model)
-        if "present" in vars(self):
-            vars(out)["present"] = self.present
-        return out
+        """The same with another renewed model, or none."""
+        return self._known_with(renewed=model)
 
     def without(self, entities: Collection[int]) -> "Context":
         """The same, of which these entities are nobody's: what they cover is background, from which an example still
         tells the others.
         """
-        out = replace(self, entities=tuple(NOBODY if key in entities else key for key in self.entities))
+        return self._known_with(entities=tuple(NOBODY if key in entities else key for key in self.entities))
+
+    def _known_with(self, **changes: Any) -> "Context":
+        """The same with changes that leave `covers` as it is: what the host knows of it need not be asked for again."""
+        out = replace(self, **changes)
         if "present" in vars(self):
             vars(out)["present"] = self.present
         return out

@@ -50,6 +50,11 @@ class ClipJob:
         for name in ("video", "out"):
             object.__setattr__(self, name, Path(getattr(self, name)))
 
+    @property
+    def inputs(self) -> tuple[Path, Path]:
+        """What must not lie where the output goes."""
+        return self.video, Path(self.masks)
+
     def settings(self) -> dict[str, Any]:
         """Plain values; paths are made absolute, so that a later run can be compared from anywhere."""
         named = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("existing", "out")}
@@ -96,7 +101,7 @@ def open_clip(job: ClipJob) -> Clip:
     if job.rle:
         encoder()  # said before an earlier run's files go
     outputs = Outputs(job.out)
-    outputs.check(job.existing, inputs=(job.video, Path(job.masks)))
+    outputs.check(job.existing, job.inputs)
     return Clip(job, source, source.names, annotations, opening, outputs, notes)
 
 

@@ -48,6 +48,14 @@ class Outputs:
     def soft(self) -> Path:
         return self.root / "soft"
 
+    def mask_of(self, name: str) -> Path:
+        """The mask file of the frame called `name`."""
+        return self.masks / f"{name}.png"
+
+    def soft_of(self, key: int, name: str) -> Path:
+        """The soft mask of the object `key` in the frame called `name`."""
+        return self.soft / str(key) / f"{name}.png"
+
     def all(self) -> tuple[Path, ...]:
         """Everything that a run may write."""
         return self.records, self.masks, self.overlay, self.rle, self.soft, self.summary
@@ -97,9 +105,8 @@ class Outputs:
     def _written(self, is_frame: Callable[[str], bool]) -> Iterator[Path]:
         """The files of an earlier run: what its summary and its records name, these two last, and masks of frames."""
         for record in read_records(self.records):
-            yield self.masks / f"{record.name}.png"
-            for key in record.areas:
-                yield self.soft / str(key) / f"{record.name}.png"
+            yield self.mask_of(record.name)
+            yield from (self.soft_of(key, record.name) for key in record.areas)
         soft = (path for path in self.soft.glob("*/*.png") if path.parent.name.isdecimal())
         yield from (path for path in (*self.masks.glob("*.png"), *soft) if is_frame(path.stem))
         yield from (*self.masks.glob(".*.part"), *self.soft.glob("*/.*.part"))

@@ -123,7 +123,7 @@ def _look_alike(one: str, other: str) -> bool:
 
 def has_soft(outputs: Outputs, record: FrameRecord) -> bool:
     """Whether a frame's soft masks are there."""
-    return all((outputs.soft / str(key) / f"{record.name}.png").exists() for key in record.areas)
+    return all(outputs.soft_of(key, record.name).exists() for key in record.areas)
 
 
 def _softly(records: Iterable[FrameRecord], outputs: Outputs) -> Iterator[FrameRecord]:
@@ -239,7 +239,7 @@ def _last_shown(records: Iterable[FrameRecord]) -> set[int]:
 
 def mask_path(outputs: Outputs, name: str) -> Path:
     """The mask file of the frame called `name`."""
-    return outputs.masks / f"{name}.png"
+    return outputs.mask_of(name)
 
 
 def read_labels(path: Path) -> NDArray[np.int32]:

@@ -94,9 +94,7 @@ def run_clip(
     """
     talk = _Talk(on_result, note, on_choices)
     with alone(clip.outputs.root):
-        clip.outputs.check(
-            clip.job.existing, inputs=(clip.job.video, Path(clip.job.masks))
-        )  # others may have been here
+        clip.outputs.check(clip.job.existing, clip.job.inputs)  # others may have been here
         return _Run(clip, model, chosen, talk, make_session or _video_session, held).run()
 
 

@@ -11,8 +11,8 @@ def opaque(alpha: NDArray[np.integer], values: NDArray[np.integer]) -> tuple[NDA
     without being black; and a note if it is less so anywhere without being clear. The rim that a soft brush leaves is
     no object's.
     """
-    shown = alpha[values > 0] if bool(((values > 0) & (alpha > 0)).any()) else alpha
-    seen = (alpha > 0) & (2 * alpha.astype(np.int32) >= int(shown.max(initial=0)))
+    most = int(alpha[values > 0].max(initial=0)) or int(alpha.max(initial=0))
+    seen = (alpha > 0) & (2 * alpha.astype(np.int32) >= most)
     faint = int(np.count_nonzero(alpha)) - int(np.count_nonzero(seen))
     if not faint:
         return seen, ()
